@@ -1,0 +1,129 @@
+"""One safetensors file a model: the weights and everything needed to use them.
+
+The header's metadata holds one JSON document (key "msademo"): format version, method, config, and whatever else the
+method needs at inference (feature statistics, label scale) or a reader wants to know (metrics with split and protocol,
+data and terms, training command, seed, package versions). Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from msademo.errors import InputError
+
+FORMAT_VERSION = 1
+KEY = "msademo"
+RECORDED_PACKAGES = ("torch", "numpy", "transformers", "librosa", "mediapipe")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A read checkpoint: its method's name, the JSON metadata, and the tensors by name."""
+
+    method: str
+    meta: dict
+    tensors: dict[str, torch.Tensor]
+    path: Path
+
+    @property
+    def config(self) -> dict:
+        return self.meta["config"]
+
+
+def package_versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """A reader, or a run cut off by kill -9, sees the old file or the new one, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save_checkpoint(path: str | Path, method: str, config: dict, tensors: dict[str, torch.Tensor], **meta) -> None:
+    """Write a checkpoint atomically. `meta` must be JSON-serialisable; tensors are stored in the dtype they have."""
+    document = {"format": FORMAT_VERSION, "method": method, "config": config, "packages": package_versions(), **meta}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(contiguous, metadata={KEY: json.dumps(document, sort_keys=True)}))
+
+
+def read_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
+    """Read a checkpoint without unpickling; `method`, when given, is the only one accepted.
+
+    Raises InputError with one sentence when the file is absent, cut off, no safetensors, not ours, or of another method.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint at {path}; train one or restore the file from the repository.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path.name} cannot be read as a safetensors checkpoint (it may be cut off or of another format); "
+                         "restore it or train it again.") from error
+    if header is None:
+        raise InputError(f"{path.name} is a safetensors file but not a checkpoint of msademo; give one that `python -m train` wrote.")
+    try:
+        meta = json.loads(header)
+        found, version_, _ = meta["method"], meta["format"], meta["config"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path.name} has damaged metadata; restore it or train it again.") from error
+    if version_ != FORMAT_VERSION:
+        raise InputError(f"{path.name} has checkpoint format {version_}, and this msademo reads format {FORMAT_VERSION}; train it again.")
+    if method is not None and found != method:
+        raise InputError(f"{path.name} holds a {found} model where a {method} model is needed; give a {method} checkpoint.")
+    return Checkpoint(method=found, meta=meta, tensors=tensors, path=path)
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the weights in, after checking every name and shape (values are cast to the model's dtype)."""
+    wanted = model.state_dict()
+    missing = sorted(wanted.keys() - checkpoint.tensors.keys())
+    unknown = sorted(checkpoint.tensors.keys() - wanted.keys())
+    name = checkpoint.path.name
+    if missing or unknown:
+        example = f"{missing[0]} is missing" if missing else f"{unknown[0]} is not part of the model"
+        raise InputError(f"{name} does not fit its model ({example}; {len(missing)} missing, {len(unknown)} unknown); train it again.")
+    for key, tensor in checkpoint.tensors.items():
+        if tensor.shape != wanted[key].shape:
+            raise InputError(f"{name} does not fit its model: {key} has shape {tuple(tensor.shape)} where "
+                             f"{tuple(wanted[key].shape)} is needed; train it again.")
+    model.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in checkpoint.tensors.items()})
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal: how one checkpoint names another it was trained with."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

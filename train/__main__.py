@@ -1,0 +1,45 @@
+"""python -m train COMMAND ...: one command a job. Each job is a module with `add_arguments(parser)` and `run(args)`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from msademo.errors import InputError
+
+COMMANDS = {
+    "prepare": ("train.prepare", "extract features of a data folder once, and cache them"),
+    "face": ("train.face", "train the expression network on faces"),
+    "text": ("train.text", "tune the text encoder's upper layers on transcripts with scores"),
+    "pglh": ("train.pglh", "train PGLH on the composed corpus"),
+    "baseline": ("train.baseline", "train the mean-pool MLP that the methods are measured against"),
+    "evaluate": ("train.evaluate", "measure a checkpoint under missing data"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train", description="Train and measure the models of msademo.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # Only the wanted job is imported: `--help` and a typo should not wait for torch.
+    wanted = next((word for word in (sys.argv[1:] if argv is None else argv) if word in COMMANDS), None)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name == wanted:
+            job = importlib.import_module(module)
+            job.add_arguments(command)
+            command.set_defaults(run=job.run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last saved epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

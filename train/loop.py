@@ -1,0 +1,203 @@
+"""The training loop every job shares: AdamW, warm-up and cosine, averaged weights, exact resume.
+
+Everything random in a job is drawn from (seed, epoch), and the state is saved atomically after each epoch; so a run that
+is killed and started again walks through the same batches with the same numbers as one that was left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Iterable, Protocol
+
+import torch
+from torch import nn
+
+from msademo.checkpoint import write_atomically
+from msademo.errors import InputError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. lr is the peak of a linear warm-up followed by a cosine to zero."""
+
+    epochs: int = 10
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1          # share of all steps
+    clip: float = 1.0            # gradient norm
+    ema: float = 0.0             # decay of the averaged weights that are validated and kept; 0 = the raw weights
+    seed: int = 1111
+
+    def __post_init__(self):
+        if self.epochs < 1 or self.lr <= 0 or not 0 <= self.warmup < 1 or not 0 <= self.ema < 1 or self.clip <= 0:
+            raise InputError(f"This schedule cannot be trained: {asdict(self)}; epochs, lr and clip must be positive, "
+                             "warmup and ema in [0, 1).")
+
+
+class Task(Protocol):
+    """What a job brings to the loop. `device` is where its model lives; batches are already there."""
+
+    name: str
+    model: nn.Module
+    steps_per_epoch: int
+
+    def batches(self, epoch: int) -> Iterable: ...                 # the same for the same epoch, always
+    def loss(self, batch) -> torch.Tensor: ...
+    def validate(self) -> dict[str, float]: ...                    # "score": the higher the better
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The best epoch on valid: its weights, which one it was, what it scored, and the history of all epochs."""
+
+    weights: dict[str, torch.Tensor]
+    epoch: int
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def half_precision(model: nn.Module):
+    """bf16 on a GPU that has it; CPUs stay in float32, where it was measured to be faster."""
+    if device_of(model).type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def learning_rate(step: int, steps: int, schedule: Schedule) -> float:
+    """Linear to the peak over the warm-up steps, then half a cosine down to zero at the last step."""
+    warm = max(1, round(schedule.warmup * steps))
+    if step < warm:
+        return schedule.lr * (step + 1) / warm
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict]:
+    """Matrices decay; biases, norms, prompts and single numbers do not. A model may scale its own learning rates
+    through `lr_scale(name) -> float`."""
+    scale = getattr(model, "lr_scale", lambda name: 1.0)
+    groups: dict[tuple[float, float], list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = schedule.weight_decay if parameter.ndim >= 2 and "prompt" not in name and "token" not in name else 0.0
+            groups.setdefault((decay, scale(name)), []).append(parameter)
+    return [{"params": params, "weight_decay": decay, "scale": factor} for (decay, factor), params in groups.items()]
+
+
+def fingerprint(task: Task, schedule: Schedule, settings: dict) -> str:
+    """Names one exact run; a state saved by another one is not resumed."""
+    shapes = {name: list(value.shape) for name, value in task.model.state_dict().items()}
+    return hashlib.sha256(json.dumps([task.name, asdict(schedule), settings, shapes], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of what a run changes: trainable parameters and the buffers (running statistics)."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: value.detach().clone() for name, value in model.state_dict().items() if name not in frozen}
+
+
+def swap_in(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Put `weights` into the model and hand back what was there."""
+    before = trained_weights(model)
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, value in weights.items():
+            state[name].copy_(value)
+    return before
+
+
+def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | None = None, say=print) -> Fitted:
+    """Train `task` for schedule.epochs, resuming from workdir/state.pt when the very same run left one there."""
+    workdir = Path(workdir)
+    state_file = workdir / "state.pt"
+    mark = fingerprint(task, schedule, settings or {})
+    model, device = task.model, device_of(task.model)
+    optimizer = torch.optim.AdamW(parameter_groups(model, schedule), lr=schedule.lr, betas=(0.9, 0.98))
+    average = trained_weights(model)
+    best: Fitted | None = None
+    history: list[dict[str, float]] = []
+    done = 0
+    if state_file.is_file():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        if state["fingerprint"] != mark:
+            raise InputError(f"{workdir} holds a run with other settings or data; give another --work folder, or delete this one.")
+        swap_in(model, state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, history, done = state["average"], state["history"], state["epochs"]
+        if state["best"]:
+            best = Fitted(**state["best"], history=history)
+        say(f"{task.name}: goes on after epoch {done} of {schedule.epochs}")
+    total = schedule.epochs * task.steps_per_epoch
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    started, first = time.monotonic(), done * task.steps_per_epoch
+    step = first
+    for epoch in range(done, schedule.epochs):
+        torch.manual_seed(schedule.seed * 100_003 + epoch)      # dropout; batches seed themselves from the epoch
+        model.train()
+        running, said = 0.0, time.monotonic()
+        for count, batch in enumerate(task.batches(epoch), start=1):
+            rate = learning_rate(step, total, schedule)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["scale"]
+            with half_precision(model):
+                loss = task.loss(batch)
+            if not torch.isfinite(loss):
+                raise RuntimeError(f"{task.name}: the loss became {loss.item()} at epoch {epoch + 1}, step {count}; lower --lr")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, schedule.clip)
+            optimizer.step()
+            step += 1
+            if schedule.ema:
+                # Early averages would remember the random start, so the decay grows with the steps taken.
+                decay = min(schedule.ema, step / (step + 10))
+                with torch.no_grad():
+                    for name, value in model.state_dict().items():
+                        if name in average:
+                            if value.dtype.is_floating_point:
+                                average[name].lerp_(value, 1 - decay)
+                            else:
+                                average[name].copy_(value)
+            running += loss.item()
+            if time.monotonic() - said > 15:
+                said = time.monotonic()
+                left = (said - started) / (step - first) * (total - step)
+                say(f"{task.name}: epoch {epoch + 1}/{schedule.epochs} step {count}/{task.steps_per_epoch} "
+                    f"loss {running / count:.4f} lr {rate:.2e} ETA {left / 60:.1f} min")
+        if not schedule.ema:
+            average = trained_weights(model)
+        live = swap_in(model, average)
+        model.eval()
+        metrics = {"epoch": epoch + 1, "loss": running / max(1, count), **task.validate()}
+        swap_in(model, live)
+        history.append(metrics)
+        if best is None or metrics["score"] > best.metrics["score"]:
+            best = Fitted({name: value.clone() for name, value in average.items()}, epoch + 1, metrics, history)
+        save_state(state_file, fingerprint=mark, model=live, optimizer=optimizer.state_dict(), average=average,
+                   history=history, epochs=epoch + 1,
+                   best={"weights": best.weights, "epoch": best.epoch, "metrics": best.metrics})
+        say(f"{task.name}: epoch {epoch + 1}/{schedule.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "epoch")
+            + f" ({(time.monotonic() - started) / 60:.1f} min)")
+    swap_in(model, best.weights)
+    model.eval()
+    return best
+
+
+def save_state(path: Path, **state) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
