@@ -1,0 +1,262 @@
+"""`python -m train face`: train the expression network on FER2013's crops, and measure it on any split of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import shlex
+import sys
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression
+from msademo.errors import InputError
+from train.loop import Schedule, best_device, fit
+
+TERMS = "FER2013 (Goodfellow et al. 2013), duplicates across splits removed; research use"
+PROTOCOL = "FER2013 faces of the given split, one 48x48 crop a face, mean over the crop and its mirror image, 7 classes"
+
+
+@dataclass(frozen=True)
+class Faces:
+    """images (N, 48, 48) uint8 grey; labels (N,) int64, positions in EXPRESSIONS; files: the names in fer2013.csv."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    files: tuple[str, ...]
+
+
+def read_faces(data_dir: str | Path, split: str, cache: str | Path = ".cache") -> Faces:
+    """The faces of one split of DIR/faces (fer2013.csv and fer2013.zip); decoded once, then read from `cache`.
+
+    Raises InputError when a file is absent, a row names no member of the zip, or an expression is unknown.
+    """
+    folder = Path(data_dir) / "faces"
+    table, archive = folder / "fer2013.csv", folder / "fer2013.zip"
+    for file in (table, archive):
+        if not file.is_file():
+            raise InputError(f"There is no {file.name} in {folder}; give a --data folder that holds faces/{file.name}.")
+    with open(table, newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row.get("mode") == split]
+    if not rows:
+        raise InputError(f"{table} has no rows of mode {split}; choose a split it has.")
+    unknown = sorted({row.get("expression") for row in rows} - set(EXPRESSIONS), key=str)
+    if unknown:
+        raise InputError(f"{table} names the expression {unknown[0]}; it must be one of {', '.join(EXPRESSIONS)}.")
+    files = tuple(row["file"] for row in rows)
+    labels = np.array([EXPRESSIONS.index(row["expression"]) for row in rows])
+    stamp = archive.stat()
+    key = hashlib.sha256("\n".join((f"{stamp.st_size} {stamp.st_mtime_ns}", *files)).encode()).hexdigest()[:16]
+    cached = Path(cache) / f"faces-{split}-{key}.npy"
+    if cached.is_file():
+        return Faces(np.load(cached, allow_pickle=False), labels, files)
+    images = decode(archive, files)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    np.save(cached, images)
+    return Faces(images, labels, files)
+
+
+def decode(archive: Path, files: tuple[str, ...]) -> np.ndarray:
+    images = np.empty((len(files), CROP, CROP), np.uint8)
+    try:
+        with zipfile.ZipFile(archive) as members:
+            for index, file in enumerate(files):
+                image = cv2.imdecode(np.frombuffer(members.read(file), np.uint8), cv2.IMREAD_GRAYSCALE)
+                if image is None or image.shape != (CROP, CROP):
+                    raise InputError(f"{file} in {archive.name} is no {CROP} x {CROP} picture; restore the archive.")
+                images[index] = image
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{archive} lacks a picture that its table names, or is damaged; restore the archive.") from error
+    return images
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far training crops are moved from the originals. Shares are of samples; it is drawn per sample.
+
+    A real clip brings what studio-like FER crops lack: faces that were small or blurred, dark or flat pictures, the
+    blocks of a codec, and an alignment that is a little off.
+    """
+
+    side: int = 40               # pixels of the random window trained on; whole crops are used at inference
+    rotation: float = 12.0       # degrees either way
+    zoom: float = 0.16           # log of the scale, either way
+    stretch: float = 0.08        # log of width to height, either way
+    shift: float = 2.0           # pixels beyond where the window already moves inside the crop
+    low_resolution: float = 0.15 # share shrunk to 14...30 pixels and enlarged again
+    light: float = 0.4           # share with another gamma, contrast and brightness
+    noise: float = 0.15          # share with sensor noise
+    codec: float = 0.12          # share compressed as a poor JPEG
+    erase: float = 0.3           # share with a grey or noisy rectangle over it
+
+
+def uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=generator)
+
+
+def augment(images: Tensor, generator: torch.Generator, how: Augmentation) -> Tensor:
+    """images (B, 48, 48) uint8 -> (B, 1, side, side) float in [0, 1], each with its own random changes."""
+    x = images[:, None].float() / 255
+    x = move(x, generator, how)
+    count = len(x)
+
+    def chosen(share: float) -> Tensor:
+        return (torch.rand(count, generator=generator) < share)[:, None, None, None]
+
+    small = int(torch.randint(14, 31, (1,), generator=generator))
+    coarse = F.interpolate(F.interpolate(x, size=small, mode="area"), size=how.side, mode="bilinear")
+    x = torch.where(chosen(how.low_resolution), coarse, x)
+    gamma, contrast, brightness = (uniform(generator, count, *span)[:, None, None, None].exp()
+                                   for span in ((-0.6, 0.6), (-0.6, 0.3), (-0.6, 0.3)))
+    lit = (((x.clamp(1e-4, 1) ** gamma) * brightness - 0.5) * contrast + 0.5).clamp(0, 1)
+    x = torch.where(chosen(how.light), lit, x)
+    noise = torch.randn(x.shape, generator=generator) * uniform(generator, count, 0, 0.08)[:, None, None, None]
+    x = torch.where(chosen(how.noise), (x + noise).clamp(0, 1), x)
+    compress(x, chosen(how.codec).flatten(), generator)
+    return erase(x, chosen(how.erase), generator)
+
+
+def move(x: Tensor, generator: torch.Generator, how: Augmentation) -> Tensor:
+    """A random window of each crop, turned, scaled, stretched, shifted and perhaps mirrored. (B,1,48,48) -> (B,1,side,side)"""
+    count = len(x)
+    angle = uniform(generator, count, -how.rotation, how.rotation) * math.pi / 180
+    scale = uniform(generator, count, -how.zoom, how.zoom).exp() * how.side / CROP
+    stretch = uniform(generator, count, -how.stretch, how.stretch).exp()
+    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    # affine_grid counts in half sides: the window may slide as far as the crop leaves room, and `shift` pixels more.
+    room = (CROP - how.side) / CROP + 2 * how.shift / CROP
+    sideways, upright = (uniform(generator, count, -room, room) for _ in range(2))
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    theta = torch.stack([torch.stack([cos * stretch * mirror, -sin, sideways], -1),
+                         torch.stack([sin * mirror, cos / stretch, upright], -1)], 1)
+    grid = F.affine_grid(theta, [count, 1, how.side, how.side], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def compress(x: Tensor, chosen: Tensor, generator: torch.Generator) -> None:
+    """JPEG of quality 8 to 45, in place, on the chosen samples."""
+    for index in chosen.nonzero().flatten().tolist():
+        quality = int(torch.randint(8, 46, (1,), generator=generator))
+        picture = (x[index, 0] * 255).round().byte().numpy()
+        packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        x[index, 0] = torch.from_numpy(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)).float() / 255
+
+
+def erase(x: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """A rectangle of 4 to 15 pixels a side goes grey: a hand, a microphone, a subtitle (Zhong et al. 2017)."""
+    count, side = len(x), x.shape[-1]
+    covered = []
+    for _ in range(2):
+        length = uniform(generator, count, 4, 15)
+        start = torch.rand(count, generator=generator) * (side - length)
+        places = torch.arange(side)[None, :]
+        covered.append((places >= start[:, None]) & (places < (start + length)[:, None]))
+    rectangle = (covered[0][:, :, None] & covered[1][:, None, :])[:, None]
+    grey = torch.rand((count, 1, 1, 1), generator=generator)
+    return torch.where(rectangle & chosen, grey, x)
+
+
+def class_weights(labels: np.ndarray, power: float) -> Tensor:
+    """(7,) weights proportional to frequency ** -power, with mean 1 over the samples; 0 for a class that never occurs."""
+    counts = np.bincount(labels, minlength=len(EXPRESSIONS)).astype(np.float64)
+    weights = np.where(counts > 0, np.maximum(counts, 1) ** -power, 0)
+    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+def expression_metrics(labels: np.ndarray, predicted: np.ndarray) -> dict:
+    """accuracy; macro_recall over the classes that occur; per_class recall, precision (0 when never predicted) and n."""
+    per_class = {}
+    for index, name in enumerate(EXPRESSIONS):
+        true, said = labels == index, predicted == index
+        hits = float((true & said).sum())
+        per_class[name] = {"recall": hits / max(1, true.sum()), "precision": hits / max(1, said.sum()), "n": int(true.sum())}
+    recalls = [value["recall"] for value in per_class.values() if value["n"]]
+    return {"accuracy": float((labels == predicted).mean()), "macro_recall": float(np.mean(recalls)), "per_class": per_class}
+
+
+def classify(net: ExpressionNet, images: np.ndarray, size: int = 128) -> np.ndarray:
+    """images (N, 48, 48) uint8 -> probabilities (N, 7), as the demo computes them."""
+    device = next(net.parameters()).device
+    parts = [net.predict(torch.from_numpy(images[start:start + size, None]).to(device).float() / 255)[1]
+             for start in range(0, len(images), size)]
+    return torch.cat(parts).cpu().numpy()
+
+
+def evaluate_face(checkpoint: str | Path, data_dir: str | Path, split: str = "test") -> dict:
+    """-> {"accuracy", "macro_recall", "per_class": {name: {"recall", "precision", "n"}}, "n", "protocol"}"""
+    net = load_expression(checkpoint).to(best_device())
+    faces = read_faces(data_dir, split)
+    metrics = expression_metrics(faces.labels, classify(net, faces.images).argmax(1))
+    return {**metrics, "n": len(faces.labels), "split": split, "protocol": PROTOCOL}
+
+
+@dataclass
+class FaceTask:
+    """What train.loop.fit needs: random windows of the training faces, a weighted cross-entropy, accuracy on valid."""
+
+    train: Faces
+    valid: Faces
+    model: ExpressionNet
+    size: int = 64
+    seed: int = 1111
+    balance: float = 0.5
+    smoothing: float = 0.1
+    how: Augmentation = field(default_factory=Augmentation)
+    name: str = "face"
+
+    def __post_init__(self):
+        self.steps_per_epoch = max(1, len(self.train.labels) // self.size)
+        self.device = next(self.model.parameters()).device
+        self.weights = class_weights(self.train.labels, self.balance).to(self.device)
+
+    def batches(self, epoch: int):
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        order = torch.randperm(len(self.train.labels), generator=generator)
+        images, labels = torch.from_numpy(self.train.images), torch.from_numpy(self.train.labels)
+        for step in range(self.steps_per_epoch):
+            rows = order[step * self.size:(step + 1) * self.size]
+            yield augment(images[rows], generator, self.how).to(self.device), labels[rows].to(self.device)
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        crops, labels = batch
+        return F.cross_entropy(self.model(crops)[1].float(), labels, self.weights, label_smoothing=self.smoothing)
+
+    def validate(self) -> dict[str, float]:
+        metrics = expression_metrics(self.valid.labels, classify(self.model, self.valid.images).argmax(1))
+        score = (metrics["accuracy"] + metrics["macro_recall"]) / 2
+        return {"score": score, "accuracy": metrics["accuracy"], "macro_recall": metrics["macro_recall"]}
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("--data", default="../shared/data", help="folder that holds faces/fer2013.csv and faces/fer2013.zip")
+    parser.add_argument("--out", default="checkpoints/face.safetensors", help="checkpoint to write")
+    parser.add_argument("--work", default="runs/face", help="folder of the resumable state")
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--batch", type=int, default=64, help="faces a step")
+    parser.add_argument("--balance", type=float, default=0.5, help="classes weigh frequency ** -BALANCE in the loss")
+    parser.add_argument("--seed", type=int, default=1111)
+
+
+def run(args) -> None:
+    if args.batch < 2 or args.balance < 0:
+        raise InputError(f"A batch of {args.batch} with balance {args.balance} cannot be trained; give --batch 2 or more and --balance 0 or more.")
+    schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, warmup=0.08, clip=2.0, ema=0.998, seed=args.seed)
+    torch.manual_seed(args.seed)
+    task = FaceTask(read_faces(args.data, "train"), read_faces(args.data, "valid"), ExpressionNet().to(best_device()),
+                    size=args.batch, seed=args.seed, balance=args.balance)
+    settings = {"batch": args.batch, "balance": args.balance, "smoothing": task.smoothing, "augmentation": asdict(task.how)}
+    fitted = fit(task, schedule, args.work, settings)
+    metrics = expression_metrics(task.valid.labels, classify(task.model, task.valid.images).argmax(1))
+    save_expression(args.out, task.model, metrics={**metrics, "n": len(task.valid.labels), "split": "valid", "protocol": PROTOCOL},
+                    data=TERMS, command=shlex.join(["python", "-m", "train", *sys.argv[1:]]), seed=args.seed,
+                    schedule=asdict(schedule), settings=settings, epoch=fitted.epoch)
+    print(f"{args.out}: accuracy {metrics['accuracy']:.4f}, macro recall {metrics['macro_recall']:.4f} on valid, epoch {fitted.epoch}")
