@@ -5,21 +5,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
+from msademo.degrade import coloured_noise
 from msademo.media import SAMPLE_RATE
 
 SPEEDS = (0.92, 0.95, 0.97, 1.0, 1.03, 1.05, 1.08)
 SNR_DB = (5.0, 30.0)
 REVERB_SECONDS = (0.1, 0.6)     # time to fall by 60 dB
 CHANCE = {"speed": 0.5, "room": 0.5, "noise": 0.7, "codec": 0.5}
-
-
-def coloured_noise(length: int, slope: float, rng: np.random.Generator) -> np.ndarray:
-    """(length,) of unit power whose power falls with frequency^-slope: 0 white, 1 pink, 2 brown."""
-    spectrum = np.fft.rfft(rng.standard_normal(length))
-    spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
-    spectrum[0] = 0
-    noise = np.fft.irfft(spectrum, length)
-    return noise / max(np.sqrt(np.mean(noise**2)), 1e-12)
 
 
 def babble(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
