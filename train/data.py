@@ -1,0 +1,77 @@
+"""The corpora on disk: transcripts with scores, voices and faces, each row with its split. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from msademo.errors import InputError
+from msademo.transcript import split_words
+
+SPLITS = ("train", "valid", "test")
+FILLER = re.compile(r"\((?:uhh?|umm?|hmm?|stutter)\)\s*", re.IGNORECASE)      # MOSEI writes hesitations in brackets
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One clip's words with the human score in [-3, 3]; corpus "mosi" or "mosei"."""
+
+    key: str
+    corpus: str
+    words: tuple[str, ...]
+    score: float
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One recording; emotion and speaker as its corpus names them."""
+
+    path: Path
+    emotion: str
+    speaker: str
+
+
+@dataclass(frozen=True)
+class Face:
+    """One 48x48 crop inside faces/fer2013.zip; `file` is the member's name."""
+
+    file: str
+    expression: str
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a CSV file as text (ids such as 0001 stay what they are); InputError when it or a column is absent."""
+    if not path.is_file():
+        raise InputError(f"There is no {path}; give --data a folder laid out as the README says.")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    absent = [name for name in columns if rows and name not in rows[0]]
+    if absent or not rows:
+        raise InputError(f"{path} has no {'column ' + absent[0] if absent else 'rows'}; the columns needed are {', '.join(columns)}.")
+    return rows
+
+
+def check_split(split: str) -> str:
+    if split not in SPLITS:
+        raise InputError(f"There is no split called {split!r}; choose one of: {', '.join(SPLITS)}.")
+    return split
+
+
+def read_transcripts(data: Path, corpus: str, split: str) -> list[Transcript]:
+    """The rows of data/<corpus>/label.csv that belong to `split`."""
+    rows = read_rows(Path(data) / corpus / "label.csv", ("video_id", "clip_id", "text", "label", "mode"))
+    return [Transcript(f"{row['video_id']}${row['clip_id']}", corpus, tuple(split_words(FILLER.sub("", row["text"]))), float(row["label"]))
+            for row in rows if row["mode"] == check_split(split)]
+
+
+def read_voices(data: Path, split: str) -> list[Voice]:
+    folder = Path(data) / "voices"
+    rows = read_rows(folder / "voices.csv", ("file", "speaker", "emotion", "mode"))
+    return [Voice(folder / row["file"], row["emotion"], row["speaker"]) for row in rows if row["mode"] == check_split(split)]
+
+
+def read_faces(data: Path, split: str) -> list[Face]:
+    rows = read_rows(Path(data) / "faces" / "fer2013.csv", ("file", "expression", "mode"))
+    return [Face(row["file"], row["expression"]) for row in rows if row["mode"] == check_split(split)]

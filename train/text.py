@@ -1,0 +1,172 @@
+"""python -m train text: tune the text encoder's upper layers on transcripts with human scores, under missing words.
+
+One encoder for every clip model: it is tuned once, here, to tell the score from whatever words are left (L1 loss on a
+linear read-out of the mean token), and then frozen. Each epoch draws new masks, so no sentence looks the same twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from msademo.checkpoint import save_checkpoint
+from msademo.corruption import missing
+from msademo.errors import InputError
+from msademo.features.text import TextEncoder, TextTokens
+from msademo.metrics import regression_metrics
+from train.data import Transcript, read_transcripts
+from train.loop import Schedule, best_device, fit
+
+VALID_RATES = (0.0, 0.3, 0.6)
+MOSEI_VALID = 500         # rows of MOSEI's valid split that choose the epoch; all of them would cost minutes an epoch
+SPOKEN = re.compile(r"[^\w\s]")
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What is tuned and on what.
+
+    mosi_repeats: MOSI's few rows are seen this often an epoch. neutral_share: the share of near-zero MOSEI rows (nearly
+    half of it) drawn each epoch. clean_share: samples left whole. spoken_share: MOSEI rows written as MOSI writes them,
+    lower case without punctuation, so that both spellings are read alike.
+    """
+
+    tuned_layers: int = 6
+    batch: int = 32
+    mosi_repeats: int = 2
+    neutral_share: float = 0.5
+    clean_share: float = 0.35
+    highest_rate: float = 0.9
+    span_share: float = 0.3
+    spoken_share: float = 0.5
+    dropout: float = 0.2
+
+    def __post_init__(self):
+        shares = (self.neutral_share, self.clean_share, self.highest_rate, self.span_share, self.spoken_share, self.dropout)
+        if self.tuned_layers < 1 or self.batch < 1 or self.mosi_repeats < 1 or not all(0 <= share <= 1 for share in shares):
+            raise InputError(f"These settings cannot be trained: {asdict(self)}; counts must be positive and shares in [0, 1].")
+
+
+class ScoreReader(nn.Module):
+    """The text encoder with the linear read-out it is tuned through (thrown away afterwards)."""
+
+    def __init__(self, encoder: TextEncoder, dropout: float):
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.score = nn.Linear(encoder.dim, 1)
+
+    def lr_scale(self, name: str) -> float:
+        return 10.0 if name.startswith("score") else 1.0      # a new layer on top of trained ones
+
+    def forward(self, tokens: list[TextTokens], gone: list[np.ndarray]) -> torch.Tensor:
+        hidden = self.encoder(tokens, gone)
+        left = torch.from_numpy(np.array([len(t) - g.sum() for t, g in zip(tokens, gone)])).to(hidden)
+        return self.score(self.dropout(hidden.sum(1) / left.clamp(min=1)[:, None]))[:, 0]
+
+
+def as_spoken(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in (SPOKEN.sub("", word.lower()) for word in words) if word) or words
+
+
+def read_aloud(transcript: Transcript, settings: TextSettings, rng: np.random.Generator) -> tuple[str, ...]:
+    """The words as they are, or with MOSEI's written punctuation taken off."""
+    spoken = transcript.corpus == "mosei" and rng.random() < settings.spoken_share
+    return as_spoken(transcript.words) if spoken else transcript.words
+
+
+def draw_epoch(train: list[Transcript], settings: TextSettings, rng: np.random.Generator) -> np.ndarray:
+    """The rows of one epoch: MOSI several times, MOSEI's near-zero rows only in part."""
+    rows = []
+    for index, row in enumerate(train):
+        if row.corpus == "mosi":
+            rows += [index] * settings.mosi_repeats
+        elif abs(row.score) > 0.4 or rng.random() < settings.neutral_share:
+            rows.append(index)
+    return rng.permutation(rows)
+
+
+class TextTask:
+    """Tuning the encoder, as train.loop.fit wants it."""
+
+    name = "text"
+
+    def __init__(self, train: list[Transcript], valid: list[Transcript], settings: TextSettings, seed: int):
+        self.settings, self.seed, self.train = settings, seed, train
+        torch.manual_seed(seed)
+        self.model = ScoreReader(TextEncoder(settings.tuned_layers), settings.dropout).to(best_device())
+        self.steps_per_epoch = len(draw_epoch(train, settings, np.random.default_rng([seed, 0]))) // settings.batch
+        self.valid = [(row, self.model.encoder.tokenize(row.words)) for row in valid]
+
+    def batches(self, epoch: int):
+        rng = np.random.default_rng([self.seed, epoch])
+        settings, samples = self.settings, []
+        for index in draw_epoch(self.train, settings, rng):
+            row = self.train[index]
+            words = read_aloud(row, settings, rng)
+            rate = 0.0 if rng.random() < settings.clean_share else rng.random() * settings.highest_rate
+            kind = "span" if rng.random() < settings.span_share else "random"
+            tokens = self.model.encoder.tokenize(words)
+            samples.append((tokens, tokens.missing(missing(len(words), rate, "text", int(rng.integers(2**31)), kind)), row.score))
+        for rows in similar_lengths([len(t) - g.sum() for t, g, _ in samples], settings.batch, rng)[:self.steps_per_epoch]:
+            yield [samples[i] for i in rows]
+
+    def loss(self, batch) -> torch.Tensor:
+        tokens, gone, scores = zip(*batch)
+        predicted = self.model(list(tokens), list(gone))
+        return (predicted - torch.tensor(scores).to(predicted)).abs().mean()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        report = {}
+        for corpus in ("mosi", "mosei"):
+            for rate in VALID_RATES:
+                rows = [(tokens, row.score) for row, tokens in self.valid if row.corpus == corpus]
+                predicted = []
+                for start in range(0, len(rows), 64):
+                    part = [tokens for tokens, _ in rows[start:start + 64]]
+                    gone = [t.missing(missing(t.words, rate, "text", start + i)) for i, t in enumerate(part)]
+                    predicted.append(self.model(part, gone).float().cpu())
+                metrics = regression_metrics(torch.cat(predicted).numpy(), np.array([score for _, score in rows]))
+                report |= {f"{corpus}_mae@{rate}": metrics["mae"], f"{corpus}_acc2@{rate}": metrics["acc2_non0"]}
+        return {"score": -float(np.mean([value for name, value in report.items() if "mae" in name])), **report}
+
+
+def similar_lengths(lengths: list[int], batch: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Full batches of samples of similar length (padding costs time), in random order."""
+    jittered = np.asarray(lengths) * rng.uniform(0.9, 1.1, len(lengths))
+    order = np.argsort(jittered, kind="stable")
+    groups = [order[start:start + batch] for start in range(0, len(order) - batch + 1, batch)]
+    return [groups[i] for i in rng.permutation(len(groups))]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder with mosi/label.csv and mosei/label.csv")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/text.safetensors"))
+    parser.add_argument("--work", type=Path, default=Path("runs/text"), help="where the resumable state is kept")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--lr", type=float, default=5e-5)
+    parser.add_argument("--seed", type=int, default=1111)
+
+
+def run(args: argparse.Namespace) -> None:
+    settings = TextSettings()
+    schedule = Schedule(epochs=args.epochs, lr=args.lr, ema=0.99, seed=args.seed)
+    corpora = ("mosi", "mosei")
+    train = [row for corpus in corpora for row in read_transcripts(args.data, corpus, "train")]
+    valid = read_transcripts(args.data, "mosi", "valid") + read_transcripts(args.data, "mosei", "valid")[::4][:MOSEI_VALID]
+    task = TextTask(train, valid, settings, args.seed)
+    best = fit(task, schedule, args.work, asdict(settings))
+    save_checkpoint(
+        args.out, "text", {"backbone": task.model.encoder.backbone.name, "tuned_layers": settings.tuned_layers},
+        task.model.encoder.tuned_weights(), settings=asdict(settings), schedule=asdict(schedule), epoch=best.epoch,
+        metrics={"split": "valid", "protocol": "words alone, a linear read-out of the mean token", **best.metrics},
+        data="CMU-MOSI and CMU-MOSEI transcripts and scores (train); research use",
+        command=f"python -m train text --data DATA --epochs {args.epochs} --lr {args.lr} --seed {args.seed}")
+    print(f"wrote {args.out}: epoch {best.epoch}, valid score {best.metrics['score']:.4f}")
