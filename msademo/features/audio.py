@@ -31,7 +31,7 @@ N_MEL, N_MFCC, N_CQT = 128, 20, 12
 CQT_LOWEST = 65.41          # Hz, C2; two bands an octave reach 3 kHz
 F0_RANGE = (65.0, 600.0)    # Hz
 VOICED_STRENGTH = 0.5       # normalised autocorrelation from which a frame counts as voiced
-RANGE_DB = 60.0             # what lies further below the clip's loudest band is floor
+RANGE_DB = 40.0             # what lies further below the clip's loudest band is floor: rooms and recorders differ most down there
 ACTIVE_DB = 30.0            # frames this far below the loudest (95th percentile) are pauses, and do not set the level
 BLOCK = 1000                # frames transformed at once, bounds the memory
 
