@@ -26,11 +26,12 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Voice:
-    """One recording; emotion and speaker as its corpus names them."""
+    """One recording; emotion and speaker as its corpus names them; strong where it was acted with strong intensity."""
 
     path: Path
     emotion: str
     speaker: str
+    strong: bool
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def read_transcripts(data: Path, corpus: str, split: str) -> list[Transcript]:
 
 def read_voices(data: Path, split: str) -> list[Voice]:
     folder = Path(data) / "voices"
-    rows = read_rows(folder / "voices.csv", ("file", "speaker", "emotion", "mode"))
-    return [Voice(folder / row["file"], row["emotion"], row["speaker"]) for row in rows if row["mode"] == check_split(split)]
+    rows = read_rows(folder / "voices.csv", ("file", "speaker", "emotion", "intensity", "mode"))
+    return [Voice(folder / row["file"], row["emotion"], row["speaker"], row["intensity"] == "strong") for row in rows if row["mode"] == check_split(split)]
 
 
 def read_faces(data: Path, split: str) -> list[Face]:

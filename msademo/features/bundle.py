@@ -1,0 +1,117 @@
+"""Clip -> Features, and Features + masks -> Batch: one path from a clip to a model's input, for the trainer and the demo alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from msademo.corruption import MODALITIES
+from msademo.features.text import TextEncoder, TextTokens
+from msademo.models.pglh import Batch
+
+EPSILON = 1e-3        # some dimensions hardly vary at all; dividing by their deviation would blow up noise
+
+
+@dataclass(frozen=True)
+class Track:
+    """Tokens over time of the voice or the face. values (T, D) float32, not standardised; missing (T,) bool, True where the
+    clip itself has nothing (no face in the frame); times (T, 2) seconds. T = 0 when the modality is absent."""
+
+    values: np.ndarray
+    missing: np.ndarray
+    times: np.ndarray
+
+    @property
+    def present(self) -> bool:
+        return bool(len(self.values)) and not bool(self.missing.all())
+
+
+@dataclass(frozen=True)
+class Features:
+    """All that a model needs of one clip. tokens has no word in it when the words are absent."""
+
+    tokens: TextTokens
+    audio: Track
+    vision: Track
+    score: float | None = None
+
+    def track(self, modality: str) -> Track:
+        return self.audio if modality == "audio" else self.vision
+
+    def units(self, modality: str) -> int:
+        """How many things can go missing: words of the text, tokens of the others."""
+        return self.tokens.words if modality == "text" else len(self.track(modality).values)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and deviation of each feature dimension over the training data, per modality; they live in the checkpoint."""
+
+    mean: Mapping[str, np.ndarray]
+    deviation: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, values: Mapping[str, np.ndarray]) -> "Statistics":
+        """values: per modality (N, D), all tokens of a sample of the training data."""
+        return cls({m: v.mean(0, dtype=np.float64).astype(np.float32) for m, v in values.items()},
+                   {m: np.maximum(v.std(0, dtype=np.float64), EPSILON).astype(np.float32) for m, v in values.items()})
+
+    def standardise(self, values: torch.Tensor, modality: str) -> torch.Tensor:
+        mean, deviation = (torch.from_numpy(part[modality]).to(values) for part in (self.mean, self.deviation))
+        return (values - mean) / deviation
+
+    def to_dict(self) -> dict:
+        return {m: {"mean": self.mean[m].tolist(), "deviation": self.deviation[m].tolist()} for m in self.mean}
+
+    @classmethod
+    def from_dict(cls, stored: dict) -> "Statistics":
+        part = lambda key: {m: np.asarray(entry[key], dtype=np.float32) for m, entry in stored.items()}
+        return cls(part("mean"), part("deviation"))
+
+
+def token_masks(features: Features, missing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Masks over units (words, tokens) -> masks over tokens, with what the clip itself lacks added. All (T,) bool."""
+    return {"text": features.tokens.missing(missing["text"]),
+            "audio": missing["audio"] | features.audio.missing,
+            "vision": missing["vision"] | features.vision.missing}
+
+
+def pad(arrays: Sequence[np.ndarray], longest: int, fill) -> torch.Tensor:
+    out = np.full((len(arrays), longest, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
+    for row, array in enumerate(arrays):
+        out[row, :len(array)] = array
+    return torch.from_numpy(out)
+
+
+def collate(samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray]], text: torch.Tensor, statistics: Statistics,
+            clean_text: torch.Tensor | None = None) -> Batch:
+    """One batch. masks: token_masks of each sample; text: (B, T, D) features of the words left (TextEncoder's output);
+    clean_text: the same of all words, given when the batch is to carry targets for recovery."""
+    values, missing, padding, target = {}, {}, {}, {}
+    for m in MODALITIES:
+        gone = [mask[m] for mask in masks]
+        longest = max([1] + [len(g) for g in gone])
+        padding[m] = pad([np.zeros(len(g), dtype=bool) for g in gone], longest, True)
+        missing[m] = pad(gone, longest, False)
+        if m == "text":
+            values[m] = statistics.standardise(text, m)
+            target[m] = values[m] if clean_text is None else statistics.standardise(clean_text, m)
+        else:
+            values[m] = statistics.standardise(pad([s.track(m).values for s in samples], longest, 0.0), m)
+            target[m] = values[m]
+    device = text.device
+    score = None if samples[0].score is None else torch.tensor([s.score for s in samples], dtype=torch.float32, device=device)
+    moved = lambda part: {m: tensor.to(device) for m, tensor in part.items()}
+    return Batch(moved(values), moved(missing), moved(padding), moved(target), score)
+
+
+@torch.no_grad()
+def encode(encoder: TextEncoder, samples: Sequence[Features], missing: Sequence[Mapping[str, np.ndarray]],
+           statistics: Statistics) -> Batch:
+    """Samples under masks over units -> a batch for prediction (its target is the corrupted text itself)."""
+    masks = [token_masks(sample, gone) for sample, gone in zip(samples, missing)]
+    text = encoder([s.tokens for s in samples], [mask["text"] for mask in masks])
+    return collate(samples, masks, text, statistics)

@@ -1,0 +1,19 @@
+"""python -m train baseline: train the mean-pool MLP that every method is measured against."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from msademo.models.meanpool import MeanPool, MeanPoolConfig
+from train.clips import Masking, add_clip_arguments, train_clips
+from train.loop import Schedule
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_clip_arguments(parser, "baseline", epochs=8, lr=1e-3)
+
+
+def run(args: argparse.Namespace) -> None:
+    schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, ema=0.995, seed=args.seed)
+    train_clips("baseline", lambda dims: MeanPool(MeanPoolConfig(dims=dims)), lambda model: asdict(model.config), args, schedule, Masking())

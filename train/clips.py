@@ -1,0 +1,209 @@
+"""Training a fusion model on composed clips: what PGLH and the mean-pool MLP (and whatever comes after) have in common."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from msademo.checkpoint import file_hash, save_checkpoint
+from msademo.corruption import MODALITIES, missing
+from msademo.errors import InputError
+from msademo.features.audio import AUDIO_NAMES
+from msademo.features.bundle import Features, Statistics, collate, token_masks
+from msademo.features.text import TextEncoder, TextTokens, load_text_encoder
+from msademo.metrics import regression_metrics
+from train.compose import Composer, Composition, balanced_epoch
+from train.data import Transcript, read_transcripts
+from train.loop import Fitted, Schedule, best_device, fit
+from train.prepare import CACHE, load_pool
+from train.text import similar_lengths
+
+ABSENT = (("text",), ("audio",), ("vision",), ("text", "audio"), ("text", "vision"), ("audio", "vision"))
+VALID_RATES = (0.0, 0.3, 0.6, 0.9)
+VALID_COMPOSITIONS = 3
+TEXT_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How training clips lose tokens: r ~ U[0, highest] a sample and modality, or 0 for clean_share of them; span_share of
+    the masks fail in bursts; `absent` of the clips lose one or two whole modalities, text among them with text_absent."""
+
+    highest: float = 0.9
+    clean_share: float = 0.2
+    span_share: float = 0.3
+    absent: float = 0.10
+    text_absent: float = 0.6
+
+    def __post_init__(self):
+        if not all(0 <= share <= 1 for share in asdict(self).values()):
+            raise InputError(f"Masks cannot be drawn with {self}; every number must be in [0, 1].")
+
+    def draw(self, clip: Features, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Masks over the units of each modality."""
+        gone = ()
+        if rng.random() < self.absent:
+            with_text = rng.random() < self.text_absent
+            gone = ABSENT[int(rng.choice([i for i, names in enumerate(ABSENT) if ("text" in names) == with_text]))]
+        masks = {}
+        for m in MODALITIES:
+            rate = 0.0 if rng.random() < self.clean_share else rng.random() * self.highest
+            kind = "span" if rng.random() < self.span_share else "random"
+            masks[m] = missing(clip.units(m), 1.0 if m in gone else rate, m, int(rng.integers(2**31)), kind)
+        return masks
+
+
+class CleanText:
+    """Features of transcripts with no word missing: the target of recovery. Computed when first asked for, kept in half
+    precision, since each transcript comes back every epoch."""
+
+    def __init__(self, encoder: TextEncoder):
+        self.encoder, self.kept = encoder, {}
+
+    @torch.no_grad()
+    def __call__(self, keys: Sequence[str], tokens: Sequence[TextTokens]) -> torch.Tensor:
+        new = {key: t for key, t in zip(keys, tokens) if key not in self.kept}
+        if new:
+            features = self.encoder(list(new.values()))
+            self.kept.update({key: row[:len(t)].half().cpu() for (key, t), row in zip(new.items(), features)})
+        out = torch.zeros(len(keys), max(len(t) for t in tokens), self.encoder.dim)
+        for row, key in enumerate(keys):
+            out[row, :len(self.kept[key])] = self.kept[key].float()
+        return out.to(best_device())
+
+
+@torch.no_grad()
+def encode_words(encoder: TextEncoder, tokens: Sequence[TextTokens], gone: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """Features of each text under its mask, (T_i, D), computed in batches of similar length."""
+    order = np.argsort([len(t) - int(g.sum()) for t, g in zip(tokens, gone)], kind="stable")
+    out: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
+    for start in range(0, len(order), TEXT_BATCH):
+        rows = order[start:start + TEXT_BATCH]
+        features = encoder([tokens[i] for i in rows], [gone[i] for i in rows])
+        for i, row in zip(rows, features):
+            out[i] = row[:len(tokens[i])]
+    return out
+
+
+def stack(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+
+def predict(model: nn.Module, statistics: Statistics, clips: Sequence[Features], masks: Sequence[dict], words: Sequence[torch.Tensor],
+            batch: int = 128) -> np.ndarray:
+    """Scores (N,) of clips under token masks, given the features of the words left."""
+    scores = []
+    with torch.inference_mode():
+        for start in range(0, len(clips), batch):
+            part = slice(start, start + batch)
+            scores.append(model(collate(clips[part], masks[part], stack(words[part]), statistics)).float().cpu())
+    return torch.cat(scores).numpy()
+
+
+class ClipTask:
+    """Composed clips for train.loop.fit. `build(dims)` makes the model once the widths of the features are known."""
+
+    def __init__(self, name: str, build, data: Path, text: Path, face: Path, cache: Path, masking: Masking,
+                 composition: Composition, seed: int, batch: int = 64, corpora: Sequence[str] = ("mosi", "mosei"), say=print):
+        self.name, self.masking, self.seed, self.batch = name, masking, seed, batch
+        self.encoder = load_text_encoder(text).to(best_device())
+        self.composer, self.valid_composer = (Composer(load_pool(data, split, face, cache, say=say), composition) for split in ("train", "valid"))
+        self.transcripts = [row for corpus in corpora for row in read_transcripts(data, corpus, "train") if row.words]
+        self.tokens = [self.encoder.tokenize(row.words) for row in self.transcripts]
+        self.clean = CleanText(self.encoder)
+        self.statistics = self.measure()
+        torch.manual_seed(seed)
+        self.model = build({m: len(self.statistics.mean[m]) for m in MODALITIES}).to(best_device())
+        self.steps_per_epoch = len(self.rows(0)) // batch
+        self.prepare_valid(read_transcripts(data, "mosi", "valid"))
+
+    def rows(self, epoch: int) -> np.ndarray:
+        return balanced_epoch(self.transcripts, np.random.default_rng([self.seed, epoch]))
+
+    def measure(self) -> Statistics:
+        """Mean and deviation of each feature over a sample of the training data."""
+        some = np.random.default_rng(self.seed).permutation(len(self.transcripts))[:1000]
+        words = torch.cat(encode_words(self.encoder, [self.tokens[i] for i in some], [np.zeros(len(self.tokens[i]), bool) for i in some]))
+        pool = self.composer.pool
+        return Statistics.of({"text": words.cpu().numpy(), "audio": np.concatenate([v for variants in pool.voices for v in variants]),
+                              "vision": pool.faces.reshape(-1, pool.faces.shape[-1]).astype(np.float32)})
+
+    def batches(self, epoch: int):
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        rows = self.rows(epoch)
+        for group in similar_lengths([len(self.tokens[i]) for i in rows], self.batch, rng)[:self.steps_per_epoch]:
+            chosen = [int(rows[g]) for g in group]
+            clips = [self.composer.clip(self.tokens[i], self.transcripts[i].score, rng, augmented=True) for i in chosen]
+            masks = [token_masks(clip, self.masking.draw(clip, rng)) for clip in clips]
+            with torch.no_grad():
+                text = self.encoder([clip.tokens for clip in clips], [mask["text"] for mask in masks])
+            # Texts are told apart by corpus and id: a test may bring two corpora with the same ids.
+            clean = self.clean([f"{self.transcripts[i].corpus}/{self.transcripts[i].key}" for i in chosen], [self.tokens[i] for i in chosen])
+            yield collate(clips, masks, text, self.statistics, clean)
+
+    def loss(self, batch) -> torch.Tensor:
+        return self.model.loss(batch)["total"]
+
+    def prepare_valid(self, transcripts: list[Transcript]) -> None:
+        """Fixed clips and masks; the words' features are the same every epoch, so they are computed once."""
+        tokens = [self.encoder.tokenize(row.words) for row in transcripts]
+        self.valid, self.truth = [], np.array([row.score for row in transcripts])
+        cases = [({m: rate for m in MODALITIES}, rate) for rate in VALID_RATES] + [({"text": 1.0, "audio": 0.0, "vision": 0.0}, "text absent")]
+        for ratios, name in cases:
+            gone = [missing(t.words, ratios["text"], "text", i) for i, t in enumerate(tokens)]
+            words = encode_words(self.encoder, tokens, [t.missing(g) for t, g in zip(tokens, gone)])
+            for composition in range(VALID_COMPOSITIONS):
+                rng = np.random.default_rng([composition, 7])
+                clips = [self.valid_composer.clip(t, row.score, rng) for t, row in zip(tokens, transcripts)]
+                masks = [token_masks(clip, {m: g if m == "text" else missing(clip.units(m), ratios[m], m, i) for m in MODALITIES})
+                         for i, (clip, g) in enumerate(zip(clips, gone))]
+                self.valid.append((name, clips, masks, words))
+
+    def validate(self) -> dict[str, float]:
+        """score: minus the mean absolute error, averaged over the rates and the clips without text."""
+        report: dict[str, list[float]] = {}
+        for name, clips, masks, words in self.valid:
+            metrics = regression_metrics(predict(self.model, self.statistics, clips, masks, words), self.truth)
+            report.setdefault(f"mae@{name}", []).append(metrics["mae"])
+            report.setdefault(f"acc2@{name}", []).append(metrics["acc2_balanced" if name == "text absent" else "acc2_non0"])
+        means = {key: float(np.mean(values)) for key, values in report.items()}
+        return {"score": -float(np.mean([value for key, value in means.items() if key.startswith("mae")])), **means}
+
+
+def train_clips(name: str, build, config_of, args, schedule: Schedule, masking: Masking, batch: int = 64) -> Fitted:
+    """Train, then write the checkpoint with all it needs to be used. `config_of(model)` is the model's config as a dict."""
+    composition = Composition()
+    task = ClipTask(name, build, args.data, args.text, args.face, args.cache, masking, composition, args.seed, batch)
+    settings = {"masking": asdict(masking), "composition": asdict(composition), "batch": batch, "config": config_of(task.model),
+                "text": file_hash(args.text), "face": file_hash(args.face)}
+    best = fit(task, schedule, args.work, settings)
+    save_checkpoint(
+        args.out, name, config_of(task.model), task.model.state_dict(),
+        statistics=task.statistics.to_dict(), scale=[-3.0, 3.0], median=float(np.median([row.score for row in task.transcripts])),
+        extractor={"text": Path(args.text).name, "text_sha256": settings["text"], "face": Path(args.face).name,
+                   "face_sha256": settings["face"], "audio_names": list(AUDIO_NAMES)},
+        settings=settings, schedule=asdict(schedule), epoch=best.epoch, seed=args.seed, history=best.history,
+        metrics={"corpus": "composed corpus", "split": "valid", "protocol": "MOSI valid, 3 compositions, one mask draw a rate; epoch chosen here", **best.metrics},
+        data="composed corpus: CMU-MOSI and CMU-MOSEI transcripts and scores, RAVDESS and Emo-DB voices, FER2013 faces (train splits); "
+             "research use, RAVDESS CC BY-NC-SA 4.0",
+        command=f"python -m train {name} --data DATA --epochs {schedule.epochs} --lr {schedule.lr} --seed {args.seed}")
+    print(f"wrote {args.out}: epoch {best.epoch}, valid score {best.metrics['score']:.4f}")
+    return best
+
+
+def add_clip_arguments(parser, name: str, epochs: int, lr: float) -> None:
+    """The options every clip model's training shares."""
+    parser.add_argument("--data", type=Path, required=True, help="folder with mosi/, mosei/, voices/ and faces/")
+    parser.add_argument("--text", type=Path, default=Path("checkpoints/text.safetensors"), help="the tuned text encoder")
+    parser.add_argument("--face", type=Path, default=Path("checkpoints/face.safetensors"), help="the expression network")
+    parser.add_argument("--out", type=Path, default=Path(f"checkpoints/{name}.safetensors"))
+    parser.add_argument("--work", type=Path, default=Path(f"runs/{name}"), help="where the resumable state is kept")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where extracted features are kept")
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--seed", type=int, default=1111)

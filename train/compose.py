@@ -1,0 +1,137 @@
+"""The composed corpus: real transcripts with their human scores, each joined to a real voice and a sequence of real faces.
+
+There is no freely usable corpus of whole clips, so clips are put together: voice and face are drawn apart, each from
+emotions that agree with the score's sign (0.60), are neutral (0.25) or conflict with it (0.15). The label stays the human
+score of the transcript. A training epoch is composed anew; valid and test are fixed by their seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+
+from msademo.errors import InputError
+from msademo.features.bundle import Features, Track
+from msademo.features.text import TextTokens
+from train.data import Transcript
+
+# Surprise is left out on both sides: it is as often pleasant as not.
+VOICE_POLARITY = {"happy": 1, "neutral": 0, "calm": 0, "bored": 0, "sad": -1, "angry": -1, "fearful": -1, "disgust": -1}
+FACE_POLARITY = {"happy": 1, "neutral": 0, "sad": -1, "angry": -1, "fear": -1, "disgust": -1}
+AROUSED = {"angry", "fearful", "fear", "disgust"}       # the strong ones among the negative
+
+
+@dataclass(frozen=True)
+class Composition:
+    """How clips are put together. frames: shortest and longest face sequence; a frame is 1 / frame_rate seconds."""
+
+    agree: float = 0.60
+    neutral: float = 0.25
+    frames: tuple[int, int] = (10, 60)
+    frame_rate: float = 5.0
+    same_face: float = 0.7          # share of the frames that show the clip's main face
+    absent: float = 0.10            # training clips that lack a whole modality
+
+    def __post_init__(self):
+        if not 0 <= self.agree + self.neutral <= 1 or not 0 < self.frames[0] <= self.frames[1] or not 0 <= self.absent < 1:
+            raise InputError(f"Clips cannot be composed with {self}; shares must add up to at most 1 and frames be a range.")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The voices and faces of one split, as features. Variants of one original differ by augmentation; the first is clean.
+
+    voices: per recording its variants, each (T, 33); faces: (N, variants, D); *_emotion: (n,) names; strength: (n,) bool,
+    a recording spoken with strong emotion.
+    """
+
+    voices: Sequence[Sequence[np.ndarray]]
+    voice_times: Sequence[Sequence[np.ndarray]]
+    voice_emotion: np.ndarray
+    voice_strong: np.ndarray
+    faces: np.ndarray
+    face_emotion: np.ndarray
+
+    def __post_init__(self):
+        for what, emotions, polarity in (("voices", self.voice_emotion, VOICE_POLARITY), ("faces", self.face_emotion, FACE_POLARITY)):
+            lacking = {-1, 0, 1} - {polarity[e] for e in set(emotions) & set(polarity)}
+            if lacking:
+                raise InputError(f"The {what} lack {'/'.join({-1: 'negative', 0: 'neutral', 1: 'positive'}[p] for p in sorted(lacking))} "
+                                 "emotions, so no clip can be composed; check that the data folder is complete.")
+
+
+class Composer:
+    """Draws voices and faces from a pool. Everything is decided by the random generator a call is given."""
+
+    def __init__(self, pool: Pool, composition: Composition = Composition()):
+        self.pool, self.composition = pool, composition
+        index = lambda emotions, polarity, p: np.array([i for i, e in enumerate(emotions) if polarity.get(e) == p])
+        self.voice_of = {p: index(pool.voice_emotion, VOICE_POLARITY, p) for p in (-1, 0, 1)}
+        self.face_of = {p: index(pool.face_emotion, FACE_POLARITY, p) for p in (-1, 0, 1)}
+        self.aroused_voice = np.array([e in AROUSED for e in pool.voice_emotion])
+        self.aroused_face = np.array([e in AROUSED for e in pool.face_emotion])
+
+    def polarity(self, score: float, rng: np.random.Generator) -> int:
+        """The sign an emotion shows: with the score's, neutral, or against it. A score of 0 agrees with neutral and takes
+        either side for the rest."""
+        sign, u = int(np.sign(score)), rng.random()
+        if u < self.composition.agree:
+            return sign
+        if sign == 0:
+            return int(rng.choice([-1, 1]))
+        return 0 if u < self.composition.agree + self.composition.neutral else -sign
+
+    def pick(self, candidates: np.ndarray, strong: np.ndarray, score: float, rng: np.random.Generator) -> int:
+        """One of the candidates; the stronger the score, the likelier a strong emotion (one to three at the ends)."""
+        share = 0.25 + 0.5 * min(abs(score), 3.0) / 3.0
+        weights = np.where(strong[candidates], share, 1 - share)
+        return int(rng.choice(candidates, p=weights / weights.sum()))
+
+    def voice(self, score: float, rng: np.random.Generator, augmented: bool) -> Track:
+        """One recording; in training one of its augmented variants as often as not."""
+        polarity = self.polarity(score, rng)
+        strong = self.pool.voice_strong | (self.aroused_voice if polarity < 0 else False)
+        chosen = self.pick(self.voice_of[polarity], strong, score, rng)
+        variant = int(rng.integers(len(self.pool.voices[chosen]))) if augmented else 0
+        values = self.pool.voices[chosen][variant]
+        return Track(values, np.zeros(len(values), dtype=bool), self.pool.voice_times[chosen][variant])
+
+    def face(self, score: float, rng: np.random.Generator) -> Track:
+        """A sequence that stands for a video: mostly one face seen again with jitter, in runs, now and then another face of
+        the same emotion or a neutral one, as people look in between."""
+        polarity = self.polarity(score, rng)
+        candidates = self.face_of[polarity]
+        main, other = (self.pick(candidates, self.aroused_face, score, rng) for _ in range(2))
+        calm = int(rng.choice(self.face_of[0]))
+        length = int(rng.integers(self.composition.frames[0], self.composition.frames[1] + 1))
+        rest = (1 - self.composition.same_face) / 2
+        who = np.empty(length, dtype=int)
+        start = 0
+        while start < length:
+            end = start + int(rng.integers(2, 9))
+            who[start:end] = (main, other, calm)[int(rng.choice(3, p=[self.composition.same_face, rest, rest]))]
+            start = end
+        values = self.pool.faces[who, rng.integers(self.pool.faces.shape[1], size=length)].astype(np.float32)
+        edges = np.arange(length + 1) / self.composition.frame_rate
+        return Track(values, np.zeros(length, dtype=bool), np.stack([edges[:-1], edges[1:]], axis=1))
+
+    def clip(self, tokens: TextTokens, score: float, rng: np.random.Generator, augmented: bool = False) -> Features:
+        return Features(tokens, self.voice(score, rng, augmented), self.face(score, rng), score)
+
+
+def balanced_epoch(transcripts: Sequence[Transcript], rng: np.random.Generator, mosi_repeats: int = 2, neutral_share: float = 0.5) -> np.ndarray:
+    """Rows of one training epoch: MOSI several times, MOSEI's many near-zero rows in part, and as many positive as negative
+    ones (what the majority has too many of is left out this time)."""
+    rows = []
+    for index, row in enumerate(transcripts):
+        if row.corpus == "mosi":
+            rows += [index] * mosi_repeats
+        elif abs(row.score) > 0.4 or rng.random() < neutral_share:
+            rows.append(index)
+    rows = rng.permutation(rows)
+    signs = np.sign([transcripts[i].score for i in rows])
+    fewer = min((signs > 0).sum(), (signs < 0).sum())
+    kept = np.concatenate([rows[signs > 0][:fewer], rows[signs < 0][:fewer], rows[signs == 0]])
+    return rng.permutation(kept)

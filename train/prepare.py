@@ -1,0 +1,189 @@
+"""python -m train prepare: extract the features of a data folder once, in parallel, and keep them on disk.
+
+Each voice and each block of faces is a file of its own in the cache, written atomically: a run that is cut off goes on where
+it stopped, and a changed extractor or a changed network writes elsewhere. A file that cannot be read is listed and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import time
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msademo.checkpoint import file_hash, write_atomically
+from msademo.errors import InputError
+from train.compose import Pool
+from train.data import SPLITS, Face, Voice, read_faces, read_voices
+
+CACHE = Path(".cache/features")
+VOICE_VARIANTS = 4            # the clean recording and three augmented ones
+FACE_VARIANTS = 5             # the clean crop and four jittered ones
+FACE_BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cache file to be made: `make(*arguments)` returns its arrays."""
+
+    target: Path
+    make: object
+    arguments: tuple
+    what: str
+
+
+def code_mark(*modules) -> str:
+    """Names the code that makes a feature, so that a changed extractor never meets its old cache."""
+    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()[:12]
+
+
+def voice_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Tokens and times of the recording and of its augmented variants."""
+    from msademo.features.audio import audio_tokens
+    from msademo.media import load_clip
+    from train.augment import augment_voice
+    wave = load_clip(str(path), transcript="").audio
+    if wave is None:
+        raise InputError(f"{path.name} holds no sound.")
+    seed = int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16)
+    arrays = {}
+    for variant in range(VOICE_VARIANTS):
+        sound = wave if variant == 0 else augment_voice(wave, np.random.default_rng([seed, variant]))
+        tokens = audio_tokens(sound)
+        if not len(tokens.values):
+            raise InputError(f"{path.name} is too short or silent.")
+        arrays |= {f"values{variant}": tokens.values.astype(np.float32), f"times{variant}": tokens.times}
+    return arrays
+
+
+def jitter(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same face seen again: shifted, turned, scaled, mirrored and lit a little differently. (48, 48) uint8."""
+    import cv2
+    turn = cv2.getRotationMatrix2D((23.5, 23.5), rng.uniform(-8, 8), rng.uniform(0.92, 1.1))
+    turn[:, 2] += rng.uniform(-2.5, 2.5, 2)
+    seen = cv2.warpAffine(crop, turn, (48, 48), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if rng.random() < 0.5:
+        seen = seen[:, ::-1]
+    return np.clip((seen.astype(np.float32) - 128) * rng.uniform(0.8, 1.2) + 128 + rng.uniform(-15, 15), 0, 255).astype(np.uint8)
+
+
+def face_arrays(archive: Path, names: tuple[str, ...], network: Path) -> dict[str, np.ndarray]:
+    """Vision tokens (n, FACE_VARIANTS, D) in half precision of a block of faces, clean and jittered; ok (n,) bool."""
+    import cv2
+    from msademo.features.vision import crop_tokens, load_expression
+    crops, ok = [], []
+    with zipfile.ZipFile(archive) as faces:
+        for name in names:
+            try:
+                crop = cv2.imdecode(np.frombuffer(faces.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
+            except (KeyError, zipfile.BadZipFile, cv2.error):
+                crop = None
+            ok.append(crop is not None and crop.shape == (48, 48))
+            crop = crop if ok[-1] else np.zeros((48, 48), np.uint8)
+            seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+            crops += [crop] + [jitter(crop, np.random.default_rng([seed, v])) for v in range(1, FACE_VARIANTS)]
+    tokens = crop_tokens(np.stack(crops), load_expression(network))
+    return {"values": tokens.reshape(len(names), FACE_VARIANTS, -1).astype(np.float16), "ok": np.array(ok)}
+
+
+def run_job(job: Job) -> str | None:
+    """Make one cache file; the reason when it cannot be made, never an exception."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch
+    torch.set_num_threads(1)
+    try:
+        buffer = io.BytesIO()
+        np.savez(buffer, **job.make(*job.arguments))
+        write_atomically(job.target, buffer.getvalue())
+    except Exception as error:                      # one bad file never stops the run; its reason is reported
+        return f"{job.what}: {error}"
+    return None
+
+
+def voice_target(voice: Voice, cache: Path) -> Path:
+    from msademo.features import audio
+    from train import augment
+    return cache / f"voices-{code_mark(audio, augment)}" / f"{voice.path.parent.name}-{voice.path.stem}-{file_hash(voice.path)[:16]}.npz"
+
+
+def face_blocks(data: Path, faces: list[Face], network: Path, cache: Path) -> list[Job]:
+    from msademo.backbones import expression
+    from msademo.features import vision
+    archive = Path(data) / "faces" / "fer2013.zip"
+    if not archive.is_file():
+        raise InputError(f"There is no {archive}; give --data a folder laid out as the README says.")
+    mark = hashlib.sha256(f"{file_hash(archive)}{file_hash(network)}{code_mark(expression, vision)}".encode()).hexdigest()[:12]
+    jobs = []
+    for start in range(0, len(faces), FACE_BLOCK):
+        names = tuple(face.file for face in faces[start:start + FACE_BLOCK])
+        block = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+        jobs.append(Job(cache / f"faces-{mark}" / f"{block}.npz", face_arrays, (archive, names, network), f"faces {names[0]}..."))
+    return jobs
+
+
+def make_all(jobs: list[Job], workers: int, say=print) -> list[str]:
+    """Make what the cache lacks; returns the reasons of what could not be made."""
+    todo = [job for job in jobs if not job.target.is_file()]
+    failures: list[str] = []
+    started = said = time.monotonic()
+    with ProcessPoolExecutor(max_workers=workers) as pool:
+        for done, reason in enumerate(pool.map(run_job, todo), start=1):
+            failures += [reason] if reason else []
+            if time.monotonic() - said > 10 or done == len(todo):
+                said = time.monotonic()
+                say(f"prepare: {done}/{len(todo)} made, {len(jobs) - len(todo)} were there, {len(failures)} failed, "
+                    f"ETA {(said - started) / done * (len(todo) - done) / 60:.1f} min")
+    return failures
+
+
+def load_pool(data: Path, split: str, network: Path, cache: Path = CACHE, workers: int | None = None, say=print) -> Pool:
+    """The voices and faces of one split as features, extracted now if the cache lacks them."""
+    data = Path(data)
+    voices, faces = read_voices(data, split), read_faces(data, split)
+    if not voices or not faces:
+        raise InputError(f"{data} has no {split} rows in {'voices' if not voices else 'faces'}; choose another --split.")
+    blocks = face_blocks(data, faces, network, cache)
+    targets = [voice_target(voice, cache) if voice.path.is_file() else None for voice in voices]
+    jobs = [Job(target, voice_arrays, (voice.path,), voice.path.name) for voice, target in zip(voices, targets) if target]
+    failures = make_all(jobs + blocks, workers or os.cpu_count() or 1, say)
+    failures += [f"{voice.path.name}: the file is not there" for voice, target in zip(voices, targets) if not target]
+    for reason in failures:
+        say(f"prepare: left out - {reason}")
+    usable = [(voice, np.load(target)) for voice, target in zip(voices, targets) if target and target.is_file()]
+    variants = range(VOICE_VARIANTS)
+    kept, values = [], []
+    for job, start in zip(blocks, range(0, len(faces), FACE_BLOCK)):
+        if job.target.is_file():
+            block = np.load(job.target)
+            values.append(block["values"][block["ok"]])
+            kept += [face.expression for face, ok in zip(faces[start:start + FACE_BLOCK], block["ok"]) if ok]
+    if not usable or not kept:
+        raise InputError(f"None of the {'voices' if not usable else 'faces'} of {data} could be read; see the reasons above.")
+    return Pool(voices=[[arrays[f"values{v}"] for v in variants] for _, arrays in usable],
+                voice_times=[[arrays[f"times{v}"] for v in variants] for _, arrays in usable],
+                voice_emotion=np.array([voice.emotion for voice, _ in usable]),
+                voice_strong=np.array([voice.strong for voice, _ in usable]),
+                faces=np.concatenate(values), face_emotion=np.array(kept))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder with voices/ and faces/")
+    parser.add_argument("--face", type=Path, default=Path("checkpoints/face.safetensors"), help="the expression network")
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.workers is not None and args.workers < 1:
+        raise InputError("--workers must be at least 1.")
+    for split in SPLITS:
+        if any(row for row in read_voices(args.data, split)):
+            pool = load_pool(args.data, split, args.face, args.cache, args.workers)
+            print(f"prepare: {split} has {len(pool.voices)} voices and {len(pool.faces)} faces ready")
