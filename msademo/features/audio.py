@@ -5,9 +5,10 @@ clip wait many seconds for numba. The mel bank and the DCT follow librosa's defi
 the constant-Q bands are Gaussians on the spectrum, two an octave; F0 comes from the autocorrelation (Boersma 1993).
 
 Normalisation, chosen on unseen speakers with clean and degraded sound: only the loudness of the clip is taken away (one number for
-MFCC 0, one for all bands, both over the frames within ACTIVE_DB of the loudest), and F0 stays absolute (octaves above 55 Hz). Full
-cepstral means cost three to four points of balanced accuracy there, variances six more, because a clip's mean spectrum carries
-effort and tension; channels are left to augmentation in training. A gain changes nothing.
+MFCC 0, one for all bands, both over the frames within ACTIVE_DB of the loudest), and F0 stays absolute (octaves above 55 Hz), for F0
+relative to the clip's median was better or worse by less than two points. Full cepstral means cost two to three points of balanced
+accuracy there, variances three more, because a clip's mean spectrum carries effort and tension; channels are left to augmentation in
+training. What counts across corpora is a short range (RANGE_DB). A gain changes nothing.
 """
 
 from __future__ import annotations
