@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msademo import asr, media
+from msademo import asr, decoding
 from msademo.errors import InputError
 from msademo.media import FRAME_RATE, MAX_SECONDS, MAX_WORDS, SAMPLE_RATE, Word, load_clip
 from tests import mediafiles
@@ -172,11 +172,11 @@ def test_memory_stays_bounded_however_many_frames(tmp_path):
 
 def test_huge_video_uses_key_frames_and_absurd_video_is_refused(tmp_path, monkeypatch):
     path = write_media(tmp_path / "a.mp4", 4.0, sound=None, video_options={"x264-params": "keyint=25:min-keyint=25:scenecut=0"})
-    monkeypatch.setattr(media, "MAX_DECODED", 160 * 120 * 25)
+    monkeypatch.setattr(decoding, "MAX_DECODED", 160 * 120 * 25)
     clip = load_clip(path, "")
     np.testing.assert_allclose(clip.frame_times, [0, 1, 2, 3], atol=0.01)
     assert says(clip, "key frames")
-    monkeypatch.setattr(media, "MAX_PIXELS", 100 * 100)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 100 * 100)
     assert "too large" in sentence(path, "") or "cannot be read" in sentence(path, "")
 
 
@@ -205,11 +205,13 @@ def test_files_that_name_other_files_are_not_followed(tmp_path):
 def test_truncated_files(tmp_path):
     lost = truncated(write_media(tmp_path / "lost.mp4", 4.0), 0.6)       # its index came last
     assert "cut off" in sentence(lost)
-    for name, options in (("index_first.mp4", {"movflags": "faststart"}), ("part.webm", {}), ("part.avi", {}), ("part.wav", {})):
+    for name, options in (("index_first.mp4", {"movflags": "faststart"}), ("part.webm", {}), ("part.avi", {})):
         path = write_media(tmp_path / name, 4.0, rate=15, options=options)
         clip = load_clip(truncated(path, 0.4), "")
         assert says(clip, "cut off or damaged"), name
         assert 0 < clip.duration < 3, name
+    wave = load_clip(truncated(write_media(tmp_path / "part.wav", 4.0), 0.4), "")       # a wav cannot tell its true length
+    assert wave.duration == pytest.approx(1.6, abs=0.1)
 
 
 def test_any_cut_or_flipped_bytes_give_a_clip_or_one_sentence(tmp_path):
@@ -262,6 +264,7 @@ def test_long_and_strange_transcripts(tmp_path):
     assert long.words[-1].end == pytest.approx(long.duration)
     assert [w.text for w in load_clip(path, "\U0001f600 \U0001f622\U0001f622").words] == ["\U0001f600", "\U0001f622", "\U0001f622"]
     assert [w.text for w in load_clip(path, "a\0b \x07 c").words] == ["ab", "c"]
+    assert "more than" in sentence(path, "a" * 1_000_001)
     for empty in ("", "  \n", "\0"):
         clip = load_clip(path, empty)
         assert clip.words == () and clip.transcript_source == "none" and says(clip, "No words were given")
