@@ -104,6 +104,22 @@ def with_cover(mp3: str) -> str:
     return mp3
 
 
+def m4a_with_cover(path: Path, sound: str) -> str:
+    """An m4a with the sound of another file and a cover picture, which is a video stream to ffmpeg."""
+    with av.open(sound) as source, av.open(str(path), "w", format="mp4") as container:
+        audio = container.add_stream_from_template(source.streams.audio[0])
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        for packet in source.demux(audio=0):
+            if packet.size:
+                packet.stream = audio
+                container.mux(packet)
+        frame = av.VideoFrame.from_ndarray(picture(0, 1, 64, 64), format="rgb24").reformat(format="yuvj420p")
+        container.mux([*cover.encode(frame), *cover.encode()])
+    return str(path)
+
+
 def truncated(path: str, part: float) -> str:
     """Cut a file to the first `part` of its bytes."""
     file = Path(path)
