@@ -14,7 +14,7 @@ from msademo.checkpoint import file_hash, save_checkpoint
 from msademo.corruption import MODALITIES, missing
 from msademo.errors import InputError
 from msademo.features.audio import AUDIO_NAMES
-from msademo.features.bundle import Features, Statistics, collate, token_masks
+from msademo.features.bundle import Features, Statistics, collate, predict, token_masks
 from msademo.features.text import TextEncoder, TextTokens, load_text_encoder
 from msademo.metrics import regression_metrics
 from train.compose import Composer, Composition, balanced_epoch
@@ -26,7 +26,6 @@ from train.text import similar_lengths
 ABSENT = (("text",), ("audio",), ("vision",), ("text", "audio"), ("text", "vision"), ("audio", "vision"))
 VALID_RATES = (0.0, 0.3, 0.6, 0.9)
 VALID_COMPOSITIONS = 3
-TEXT_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -77,34 +76,6 @@ class CleanText:
         return out.to(best_device())
 
 
-@torch.no_grad()
-def encode_words(encoder: TextEncoder, tokens: Sequence[TextTokens], gone: Sequence[np.ndarray]) -> list[torch.Tensor]:
-    """Features of each text under its mask, (T_i, D), computed in batches of similar length."""
-    order = np.argsort([len(t) - int(g.sum()) for t, g in zip(tokens, gone)], kind="stable")
-    out: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
-    for start in range(0, len(order), TEXT_BATCH):
-        rows = order[start:start + TEXT_BATCH]
-        features = encoder([tokens[i] for i in rows], [gone[i] for i in rows])
-        for i, row in zip(rows, features):
-            out[i] = row[:len(tokens[i])]
-    return out
-
-
-def stack(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-
-
-def predict(model: nn.Module, statistics: Statistics, clips: Sequence[Features], masks: Sequence[dict], words: Sequence[torch.Tensor],
-            batch: int = 128) -> np.ndarray:
-    """Scores (N,) of clips under token masks, given the features of the words left."""
-    scores = []
-    with torch.inference_mode():
-        for start in range(0, len(clips), batch):
-            part = slice(start, start + batch)
-            scores.append(model(collate(clips[part], masks[part], stack(words[part]), statistics)).float().cpu())
-    return torch.cat(scores).numpy()
-
-
 class ClipTask:
     """Composed clips for train.loop.fit. `build(dims)` makes the model once the widths of the features are known."""
 
@@ -128,7 +99,7 @@ class ClipTask:
     def measure(self) -> Statistics:
         """Mean and deviation of each feature over a sample of the training data."""
         some = np.random.default_rng(self.seed).permutation(len(self.transcripts))[:1000]
-        words = torch.cat(encode_words(self.encoder, [self.tokens[i] for i in some], [np.zeros(len(self.tokens[i]), bool) for i in some]))
+        words = torch.cat(self.encoder.encode([self.tokens[i] for i in some], [np.zeros(len(self.tokens[i]), bool) for i in some]))
         pool = self.composer.pool
         return Statistics.of({"text": words.cpu().numpy(), "audio": np.concatenate([v for variants in pool.voices for v in variants]),
                               "vision": pool.faces.reshape(-1, pool.faces.shape[-1]).astype(np.float32)})
@@ -156,7 +127,7 @@ class ClipTask:
         cases = [({m: rate for m in MODALITIES}, rate) for rate in VALID_RATES] + [({"text": 1.0, "audio": 0.0, "vision": 0.0}, "text absent")]
         for ratios, name in cases:
             gone = [missing(t.words, ratios["text"], "text", i) for i, t in enumerate(tokens)]
-            words = encode_words(self.encoder, tokens, [t.missing(g) for t, g in zip(tokens, gone)])
+            words = self.encoder.encode(tokens, [t.missing(g) for t, g in zip(tokens, gone)])
             for composition in range(VALID_COMPOSITIONS):
                 rng = np.random.default_rng([composition, 7])
                 clips = [self.valid_composer.clip(t, row.score, rng) for t, row in zip(tokens, transcripts)]

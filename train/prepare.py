@@ -77,7 +77,8 @@ def jitter(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def face_arrays(archive: Path, names: tuple[str, ...], network: Path) -> dict[str, np.ndarray]:
     """Vision tokens (n, FACE_VARIANTS, D) in half precision of a block of faces, clean and jittered; ok (n,) bool."""
     import cv2
-    from msademo.features.vision import crop_tokens, load_expression
+    from msademo.backbones.expression import load_expression
+    from msademo.features.vision import crop_tokens
     crops, ok = [], []
     with zipfile.ZipFile(archive) as faces:
         for name in names:

@@ -7,9 +7,10 @@ from typing import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from msademo.corruption import MODALITIES
-from msademo.features.text import TextEncoder, TextTokens
+from msademo.features.text import TextTokens
 from msademo.models.pglh import Batch
 
 EPSILON = 1e-3        # some dimensions hardly vary at all; dividing by their deviation would blow up noise
@@ -108,10 +109,13 @@ def collate(samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray
     return Batch(moved(values), moved(missing), moved(padding), moved(target), score)
 
 
-@torch.no_grad()
-def encode(encoder: TextEncoder, samples: Sequence[Features], missing: Sequence[Mapping[str, np.ndarray]],
-           statistics: Statistics) -> Batch:
-    """Samples under masks over units -> a batch for prediction (its target is the corrupted text itself)."""
-    masks = [token_masks(sample, gone) for sample, gone in zip(samples, missing)]
-    text = encoder([s.tokens for s in samples], [mask["text"] for mask in masks])
-    return collate(samples, masks, text, statistics)
+@torch.inference_mode()
+def predict(model: nn.Module, statistics: Statistics, clips: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray]],
+            words: Sequence[torch.Tensor], batch: int = 128) -> np.ndarray:
+    """Scores (N,) of clips under token masks, given the features of the words left (TextEncoder.encode)."""
+    scores = []
+    for start in range(0, len(clips), batch):
+        part = slice(start, start + batch)
+        text = nn.utils.rnn.pad_sequence(list(words[part]), batch_first=True)
+        scores.append(model(collate(clips[part], masks[part], text, statistics)).float().cpu())
+    return torch.cat(scores).numpy()

@@ -20,6 +20,7 @@ from msademo.checkpoint import load_weights, read_checkpoint
 from msademo.errors import InputError
 
 MAX_TOKENS = 256      # with CLS and SEP; the corpora's longest transcript has some 340, everything else is far below
+BATCH = 64            # texts encoded at once where there are many
 
 
 def is_unspaced(character: str) -> bool:
@@ -118,6 +119,17 @@ class TextEncoder(nn.Module):
         rows = torch.arange(len(tokens), device=device)[:, None].expand_as(where)
         out[rows[there], where[there]] = hidden[there]
         return out
+
+    @torch.no_grad()
+    def encode(self, tokens: Sequence[TextTokens], missing: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """forward for many texts: features (T_i, dim) of each, computed in batches of similar length."""
+        order = np.argsort([len(t) - int(gone.sum()) for t, gone in zip(tokens, missing)], kind="stable")
+        features: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
+        for start in range(0, len(order), BATCH):
+            rows = order[start:start + BATCH]
+            for i, row in zip(rows, self([tokens[i] for i in rows], [missing[i] for i in rows])):
+                features[i] = row[:len(tokens[i])]
+        return features
 
     def tuned_weights(self) -> dict[str, torch.Tensor]:
         """The trained layers in half precision, by name: what a text checkpoint holds."""

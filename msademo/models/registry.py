@@ -1,0 +1,62 @@
+"""The fusion models by method name, and how a checkpoint becomes one that can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from msademo.checkpoint import Checkpoint, file_hash, load_weights, read_checkpoint
+from msademo.errors import InputError
+from msademo.features.bundle import Statistics
+from msademo.models.meanpool import MeanPool, MeanPoolConfig
+from msademo.models.pglh import PGLH, PGLHConfig
+
+METHODS = {"pglh": (PGLH, PGLHConfig), "baseline": (MeanPool, MeanPoolConfig)}
+
+
+@dataclass(frozen=True)
+class FusionModel:
+    """A fusion model in eval mode with the statistics its features are standardised by."""
+
+    model: nn.Module
+    statistics: Statistics
+    meta: dict
+
+
+def build(checkpoint: Checkpoint) -> nn.Module:
+    """The model a checkpoint describes, with its weights, in eval mode and frozen."""
+    if checkpoint.method not in METHODS:
+        raise InputError(f"{checkpoint.path.name} holds a {checkpoint.method} model; the models of clips are {', '.join(METHODS)}.")
+    model_class, config_class = METHODS[checkpoint.method]
+    try:
+        config = config_class(**checkpoint.config)
+    except TypeError as error:
+        raise InputError(f"{checkpoint.path.name} has a config this msademo does not know; train it again.") from error
+    model = model_class(config)
+    load_weights(model, checkpoint)
+    return model.eval().requires_grad_(False)
+
+
+def load_fusion(path: str | Path, text: str | Path, face: str | Path, method: str | None = None) -> FusionModel:
+    """Read a fusion checkpoint and check that the text and face checkpoints are the very ones it was trained with."""
+    checkpoint = read_checkpoint(path, method)
+    model = build(checkpoint)
+    try:
+        statistics = Statistics.from_dict(checkpoint.meta["statistics"])
+        extractor = checkpoint.meta["extractor"]
+        trained_with = {Path(text): extractor["text_sha256"], Path(face): extractor["face_sha256"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{checkpoint.path.name} lacks its feature statistics or extractor; train it again.") from error
+    for m, width in model.config.dims.items():
+        if len(statistics.mean.get(m, ())) != width:
+            raise InputError(f"{checkpoint.path.name} expects {width} {m} features and has statistics of "
+                             f"{len(statistics.mean.get(m, ()))}; train it again.")
+    for part, wanted in trained_with.items():
+        if not part.is_file():
+            raise InputError(f"{checkpoint.path.name} needs {part}, which is not there; restore it from the repository.")
+        if file_hash(part) != wanted:
+            raise InputError(f"{checkpoint.path.name} was trained with another {part.name} than the one beside it; "
+                             f"give the matching pair or train it again.")
+    return FusionModel(model, statistics, checkpoint.meta)

@@ -1,0 +1,147 @@
+"""python -m train evaluate: measure a checkpoint on kept-apart data, under the field's missing rates and with modalities absent.
+
+Clips are composed from the split's own transcripts, voices and faces. Every figure of a fusion model is a mean over
+COMPOSITIONS compositions fixed by seed, and, where tokens are missing, over DRAWS mask draws a rate (the PGLH paper repeats
+each rate ten times). The words' masks are the same for every composition, so each is read by the text encoder once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+import numpy as np
+
+from msademo.checkpoint import read_checkpoint, write_atomically
+from msademo.corruption import MODALITIES, missing
+from msademo.errors import InputError
+from msademo.features.bundle import Features, predict, token_masks
+from msademo.features.text import TextEncoder, load_text_encoder
+from msademo.metrics import regression_metrics
+from msademo.models.registry import FusionModel, load_fusion
+from train.compose import Composer
+from train.data import read_transcripts
+from train.prepare import CACHE, load_pool
+
+COMPOSITIONS = 5
+DRAWS = 10
+ABSENT = {"text": ("text",), "audio": ("audio",), "vision": ("vision",), "audio+vision": ("audio", "vision"), "text+audio": ("text", "audio")}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a model is measured on: the encoder, and each composition's clips (all over the same transcripts)."""
+
+    encoder: TextEncoder
+    clips: list[list[Features]]
+    truth: np.ndarray
+    seed: int
+
+    def masks(self, clips: list[Features], ratios: Mapping[str, float], draw: int) -> list[dict[str, np.ndarray]]:
+        """Masks over units; they depend on the draw and the clip's place, not on the composition."""
+        return [{m: missing(clip.units(m), ratios[m], m, self.seed + 100_000 * draw + i) for m in MODALITIES} for i, clip in enumerate(clips)]
+
+    def measure(self, fusion: FusionModel, ratios: Mapping[str, float]) -> dict[str, float]:
+        """Metrics under the ratios, averaged over draws and compositions. Nothing is drawn where ratios are 0 or 1."""
+        draws = DRAWS if any(0 < ratio < 1 for ratio in ratios.values()) else 1
+        # Without sound and picture all compositions are the same clips.
+        compositions = self.clips[:1] if ratios["audio"] == ratios["vision"] == 1 else self.clips
+        found = []
+        for draw in range(draws):
+            first = [token_masks(clip, gone) for clip, gone in zip(self.clips[0], self.masks(self.clips[0], ratios, draw))]
+            words = self.encoder.encode([clip.tokens for clip in self.clips[0]], [mask["text"] for mask in first])
+            for clips in compositions:
+                masks = [token_masks(clip, gone) for clip, gone in zip(clips, self.masks(clips, ratios, draw))]
+                found.append(regression_metrics(predict(fusion.model, fusion.statistics, clips, masks, words), self.truth))
+        return average(found)
+
+
+def average(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def parse_rates(text: str) -> list[float]:
+    """"0:0.9:0.1" (from, to and step, both ends included) or "0,0.5" -> rates in [0, 1]."""
+    try:
+        if ":" in text:
+            low, high, step = (float(part) for part in text.split(":"))
+            rates = [round(low + i * step, 6) for i in range(int(round((high - low) / step)) + 1)]
+        else:
+            rates = [float(part) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError, OverflowError):
+        rates = []
+    if not rates or not all(0 <= rate <= 1 for rate in rates):
+        raise InputError(f"The rates {text!r} cannot be read; write them as 0:0.9:0.1 or 0,0.3,0.6, each from 0 to 1.")
+    return rates
+
+
+def build_bench(args: argparse.Namespace, encoder: TextEncoder) -> Bench:
+    transcripts = [row for row in read_transcripts(args.data, args.corpus, args.split) if row.words]
+    if not transcripts:
+        raise InputError(f"{args.data} has no {args.split} rows in {args.corpus}/label.csv; choose another --split.")
+    composer = Composer(load_pool(args.data, args.split, args.face, args.cache))
+    tokens = [encoder.tokenize(row.words) for row in transcripts]
+    compositions = []
+    for number in range(COMPOSITIONS):
+        rng = np.random.default_rng([args.seed, number])
+        compositions.append([composer.clip(t, row.score, rng) for t, row in zip(tokens, transcripts)])
+    return Bench(encoder, compositions, np.array([row.score for row in transcripts]), args.seed)
+
+
+def evaluate_fusion(args: argparse.Namespace) -> dict:
+    """All figures of one fusion checkpoint; shares in [0, 1], the error on the label's scale."""
+    rates = parse_rates(args.rates)
+    path = Path(args.checkpoint)
+    if args.baseline:
+        path = path.with_name("baseline.safetensors")
+    fusion = load_fusion(path, args.text, args.face)
+    bench = build_bench(args, load_text_encoder(args.text))
+    started, cases = time.monotonic(), 2 * len(rates) + len(ABSENT)
+
+    def measured(number: int, **ratios: float) -> dict[str, float]:
+        metrics = bench.measure(fusion, ratios)
+        print(f"evaluate: {number}/{cases} {ratios} acc2_non0 {metrics['acc2_non0']:.4f} mae {metrics['mae']:.4f} "
+              f"({(time.monotonic() - started) / 60:.1f} min)", flush=True)
+        return metrics
+
+    by_rate = [{"rate": rate, **measured(i + 1, text=rate, audio=rate, vision=rate)} for i, rate in enumerate(rates)]
+    absent = {name: measured(len(rates) + i + 1, **{m: 1.0 if m in gone else 0.0 for m in MODALITIES})
+              for i, (name, gone) in enumerate(ABSENT.items())}
+    text_only = [{"rate": rate, **measured(len(rates) + len(ABSENT) + i + 1, text=rate, audio=1.0, vision=1.0)} for i, rate in enumerate(rates)]
+    return {
+        "checkpoint": path.name,
+        "protocol": f"composed corpus: transcripts and scores of {args.corpus} ({args.split}), voices and faces of the {args.split} split, "
+                    f"means over {COMPOSITIONS} compositions and {DRAWS} mask draws a rate; words are taken away before the text encoder "
+                    "reads them; the checkpoint was chosen on valid; accuracies and F1 are shares in [0, 1]",
+        "seed": args.seed, "n": len(bench.truth), "rates": by_rate,
+        "average": average([{k: v for k, v in row.items() if k != "rate"} for row in by_rate]),
+        "absent": absent, "text_only": text_only,
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="a fusion checkpoint (checkpoints/pglh.safetensors), or `face`")
+    parser.add_argument("--data", type=Path, required=True, help="folder laid out as the README says; only the split's rows are needed")
+    parser.add_argument("--split", default="valid", help="train, valid or test")
+    parser.add_argument("--corpus", default="mosi", choices=("mosi", "mosei"))
+    parser.add_argument("--rates", default="0:0.9:0.1", help="missing rates: from:to:step, or a list")
+    parser.add_argument("--json", type=Path, required=True, help="where the figures are written")
+    parser.add_argument("--seed", type=int, default=1111, help="fixes compositions and masks")
+    parser.add_argument("--baseline", action="store_true", help="the mean-pool MLP beside the checkpoint, under the same masks")
+    parser.add_argument("--text", type=Path, default=Path("checkpoints/text.safetensors"))
+    parser.add_argument("--face", type=Path, default=Path("checkpoints/face.safetensors"))
+    parser.add_argument("--cache", type=Path, default=CACHE)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.checkpoint == "face" or (Path(args.checkpoint).is_file() and read_checkpoint(args.checkpoint).method == "face"):
+        from train.face import evaluate_face
+        report = evaluate_face(args.face if args.checkpoint == "face" else args.checkpoint, args.data, args.split)
+    else:
+        report = evaluate_fusion(args)
+    write_atomically(args.json, json.dumps(report, indent=1).encode())
+    print(f"wrote {args.json}")
