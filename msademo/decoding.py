@@ -38,6 +38,7 @@ class Frames:
         self.pixel_aspect = 1.0                         # width of a pixel over its height
         self._buffer: np.ndarray | None = None
         self._previous: tuple[av.VideoFrame, float] | None = None
+        self._turn: tuple[bool, int, int] | None = None
         self._tick = 0
         self._scaler = VideoReformatter()
 
@@ -63,7 +64,10 @@ class Frames:
         width, height = frame.width * self.pixel_aspect, frame.height
         scale = min(1.0, MAX_SIDE / max(width, height))
         small = self._scaler.reformat(frame, max(1, round(width * scale)), max(1, round(height * scale)), "rgb24")
-        image = _upright(small.to_ndarray(), frame)
+        if self._turn is None:
+            self._turn = _turn(frame)
+        swap, down, right = self._turn
+        image = (small.to_ndarray().swapaxes(0, 1) if swap else small.to_ndarray())[::down, ::right]
         if self._buffer is None:                        # untouched rows of an empty array cost no memory
             self._buffer = np.empty((int(MAX_SECONDS * FRAME_RATE) + 1, *image.shape), np.uint8)
         if image.shape != self._buffer.shape[1:]:       # a recorder may change its size midway; the first one stands
@@ -73,15 +77,15 @@ class Frames:
         self.times.append(time)
 
 
-def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Apply a phone's display matrix, x' = a x + c y and y' = b x + d y, rounded to quarter turns and mirrorings."""
-    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
-    if matrix is None:
-        return image
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    if abs(b) > abs(a):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return image[::-1 if d < 0 else 1, ::-1 if a < 0 else 1]
+def _turn(frame: av.VideoFrame) -> tuple[bool, int, int]:
+    """How a phone wants its film shown, to quarter turns and mirrorings: (swap the axes, row step, column step)."""
+    if not frame.rotation:      # most films; side_data ties a frame into a cycle that only the garbage collector frees
+        return False, 1, 1
+    matrix = frame.side_data[SideData.DISPLAYMATRIX]
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()         # x' = a x + c y, y' = b x + d y
+    swap = abs(b) > abs(a)
+    right, down = (c, b) if swap else (a, d)
+    return swap, -1 if down < 0 else 1, -1 if right < 0 else 1
 
 
 class Sound:

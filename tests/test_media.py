@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import time
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -71,6 +73,18 @@ def test_cover_art_is_no_picture(tmp_path):
                  m4a_with_cover(tmp_path / "b.m4a", write_media(tmp_path / "a.m4a", 1.0))):
         clip = load_clip(path, "")
         assert len(clip.frames) == 0 and says(clip, "no picture") and clip.audio is not None
+
+
+def test_frames_are_freed_without_waiting_for_the_collector(tmp_path):
+    upright, turned = (write_media(tmp_path / f"{r}.mp4", 2.0, rotation=r, sound=None) for r in (None, 90))
+    gc.collect()
+    gc.disable()
+    try:
+        for path, left in ((upright, 0), (turned, 1)):          # an 8K frame is 50 MB
+            load_clip(path, "")
+            assert sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()) <= left
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("rotation, flip, corner, shape", [
