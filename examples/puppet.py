@@ -137,7 +137,7 @@ class Puppet:
         head = np.concatenate([self._with_head(face, self.depth, ones, pose), around])
         upper = self._sources(head, np.concatenate([self.points, self.surroundings]))
         picture = warp(self.picture, upper).astype(np.float32)
-        if abs(pose.jaw) < 0.005:
+        if pose.jaw < 0.005:
             return np.clip(picture, 0, 255).astype(np.uint8)
         keep = self.in_jaw_layer
         dropped = face + self.jaw_share[:, None] * (0, pose.jaw * self.unit)
