@@ -169,7 +169,8 @@ class Analyzer:
             if modality == "audio":
                 track = self.hear(degrade.degrade_audio(clip.audio, kind, severity, seed))
             else:
-                frames = degrade.degrade_frames(clip.frames, kind, severity, seed, opened.faces.boxes)
+                boxes = np.where(opened.faces.found[:, None], opened.faces.boxes, np.nan)      # no face, nothing to cover
+                frames = degrade.degrade_frames(clip.frames, kind, severity, seed, boxes)
                 track = self.see(face_track(frames, clip.frame_times), clip)
             if len(track.values) != len(opened.features.track(modality).values):       # nothing usable is left of the signal
                 clean = opened.features.track(modality)
@@ -192,10 +193,10 @@ class Analyzer:
         predictions = {name: Prediction(name, float(explained.score[0]) if name == "pglh" else
                                         float(predict(f.model, f.statistics, [features], [here], text)[0]), opened.complete[name])
                        for name, f in models.fusion.items()}
-        views = {m: self._view(opened, features, m, masks[m], ratios[m], kinds[m]) for m in MODALITIES}
+        views = {m: self._view(opened, words, m, masks[m], ratios[m], kinds[m]) for m in MODALITIES}
         return ClipResult(
             predictions=predictions, modalities=views, words=words,
-            recovery={m: self._recovery(opened, features, m, here[m], batch, explained) for m in MODALITIES if features.units(m)},
+            recovery={m: self._recovery(opened, features, words, m, here[m], batch, explained) for m in MODALITIES if features.units(m)},
             attention={m: self._attention(features, m, explained) for m in MODALITIES if features.units(m)},
             alpha=explained.alpha, beta=explained.beta, transcript_source=opened.clip.transcript_source,
             duration=opened.clip.duration, seed=seed, notes=opened.notes, scale=tuple(pglh.meta["scale"]),
@@ -211,9 +212,10 @@ class Analyzer:
                 masks[m] = missing(count, ratio, m, seed, kind)
             elif m == "text":
                 changed_words, changed = degrade.degrade_words(words, kind, ratio, seed)
-                masks[m] = changed if kind == "deletion" else np.zeros(count, bool)
-                if kind != "deletion":
-                    words = changed_words
+                if kind == "deletion":
+                    masks[m] = changed
+                else:                                   # other words stand there now, perhaps fewer
+                    words, masks[m] = changed_words, np.zeros(len(changed_words), bool)
                     features = replace(features, tokens=self.warm().text.tokenize([word.text for word in words]))
             elif count and ratio > 0:
                 track = self.degrade(opened, m, kind, ratio, seed)
@@ -223,21 +225,21 @@ class Analyzer:
                 masks[m] = np.zeros(count, bool)
         return features, words, masks
 
-    def _view(self, opened: OpenedClip, features: Features, m: str, gone: np.ndarray, ratio: float, kind: str) -> ModalityView:
+    def _view(self, opened: OpenedClip, words: tuple[Word, ...], m: str, gone: np.ndarray, ratio: float, kind: str) -> ModalityView:
         if m == "text":
-            times = np.array([(w.start or 0.0, w.end or 0.0) for w in opened.clip.words], dtype=np.float64).reshape(-1, 2)
-            return ModalityView(ratio, kind, gone, times, bool(len(times)))
+            times = np.array([(w.start or 0.0, w.end or 0.0) for w in words], dtype=np.float64).reshape(-1, 2)
+            return ModalityView(ratio, kind, gone, times, bool(opened.clip.words))
         clean = opened.features.track(m)
         return ModalityView(ratio, kind, gone | clean.missing, clean.times, clean.present)
 
-    def _recovery(self, opened: OpenedClip, features: Features, m: str, gone: np.ndarray, batch: Batch, explained: Explained) -> Recovery:
+    def _recovery(self, opened: OpenedClip, features: Features, words: tuple[Word, ...], m: str, gone: np.ndarray, batch: Batch, explained: Explained) -> Recovery:
         """Original, corrupted and recovered, standardised; errors on tokens that were masked and have an original."""
         statistics = self.warm().fusion["pglh"].statistics
         corrupted, recovered = batch.values[m][0].numpy().copy(), explained.recovered[m][0].numpy()
         if m == "text":
             same = len(features.tokens) == len(opened.features.tokens)
             original = statistics.standardise(opened.clean_text, m).numpy() if same else corrupted.copy()
-            times, lacking = self._token_times(opened, features), np.zeros(len(corrupted), bool)
+            times, lacking = self._token_times(words, opened.clip.duration, features), np.zeros(len(corrupted), bool)
         else:
             clean = opened.features.track(m)
             original = statistics.standardise(torch.from_numpy(clean.values), m).numpy()
@@ -250,11 +252,10 @@ class Analyzer:
         errors = [float(np.square(guess - original[judged]).mean()) if judged.any() else None for guess in (recovered[judged], 0.0)]
         return Recovery(original, corrupted, recovered, gone, times, names, *errors)
 
-    def _token_times(self, opened: OpenedClip, features: Features) -> np.ndarray:
+    def _token_times(self, words: tuple[Word, ...], end: float, features: Features) -> np.ndarray:
         """(T, 2) seconds of the text tokens: their words' times; CLS at the start, SEP at the end."""
-        words, tokens = opened.clip.words, features.tokens
-        end = opened.clip.duration
-        times = [(words[a].start or 0.0, words[b].end or 0.0) if a >= 0 and b < len(words) else (0.0, 0.0)
+        tokens = features.tokens
+        times = [(words[a].start or 0.0, words[b].end or 0.0) if a >= 0 else (0.0, 0.0)
                  for a, b in zip(tokens.first, tokens.last)]
         times[-1] = (end, end)
         return np.array(times, dtype=np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,8 @@ class Clip:
     words: the transcript's words in order; empty when there are none.
     transcript_source: "given", "subtitles", "asr" or "none".
     duration: seconds of media kept (0 for a transcript alone).
-    notes: sentences for the user: what is missing, what was cut, where the words come from.
+    notes: sentences for the user: what is missing, what was cut, where the words come from. media_notes: those of them that
+    speak of the file alone, and stay true with other words.
     """
 
     frames: np.ndarray
@@ -39,6 +40,7 @@ class Clip:
     transcript_source: str
     duration: float
     notes: tuple[str, ...] = ()
+    media_notes: tuple[str, ...] = ()
 
 
 def load_clip(path: str | os.PathLike | None, transcript: str | None = None, *, subtitles: str | None = None, asr: bool = True) -> Clip:
@@ -57,11 +59,19 @@ def load_clip(path: str | os.PathLike | None, transcript: str | None = None, *, 
     media = Media() if path is None else decode(os.fspath(path))
     notes, frames, times = media.notes, media.frames.taken(), np.asarray(media.frames.times, np.float64)
     audio = None if path is None else media.sound.waveform(notes)
+    about_file = tuple(notes)
     words, source = _words(transcript, audio if asr else None, media.duration, notes)
     if not (len(frames) or audio is not None or words):
         raise InputError("The file has neither a picture nor a sound that can be used, and no words were given; "
                          "choose another file.")
-    return Clip(frames, times, audio, words, source, media.duration, tuple(notes))
+    return Clip(frames, times, audio, words, source, media.duration, tuple(notes), about_file)
+
+
+def replace_words(clip: Clip, transcript: str | None) -> Clip:
+    """The same clip with other words: text, subtitles' content, "" for none, or None to have the speech recognised."""
+    notes = list(clip.media_notes)
+    words, source = _words(transcript, clip.audio, clip.duration, notes)
+    return replace(clip, words=words, transcript_source=source, notes=tuple(notes))
 
 
 def _words(transcript: str | None, audio: np.ndarray | None, duration: float, notes: list[str]) -> tuple[tuple[Word, ...], str]:

@@ -81,7 +81,7 @@ class ClipTask:
 
     def __init__(self, name: str, build, data: Path, text: Path, face: Path, cache: Path, masking: Masking,
                  composition: Composition, seed: int, batch: int = 64, corpora: Sequence[str] = ("mosi", "mosei"), say=print):
-        self.name, self.masking, self.seed, self.batch = name, masking, seed, batch
+        self.name, self.masking, self.seed = name, masking, seed
         self.encoder = load_text_encoder(text).to(best_device())
         self.composer, self.valid_composer = (Composer(load_pool(data, split, face, cache, say=say), composition) for split in ("train", "valid"))
         self.transcripts = [row for corpus in corpora for row in read_transcripts(data, corpus, "train") if row.words]
@@ -90,7 +90,8 @@ class ClipTask:
         self.statistics = self.measure()
         torch.manual_seed(seed)
         self.model = build({m: len(self.statistics.mean[m]) for m in MODALITIES}).to(best_device())
-        self.steps_per_epoch = len(self.rows(0)) // batch
+        self.batch = min(batch, len(self.rows(0)))
+        self.steps_per_epoch = len(self.rows(0)) // self.batch
         self.prepare_valid(read_transcripts(data, "mosi", "valid"))
 
     def rows(self, epoch: int) -> np.ndarray:

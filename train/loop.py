@@ -130,7 +130,7 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
     average = trained_weights(model)
     best: Fitted | None = None
     history: list[dict[str, float]] = []
-    done = 0
+    done = first = 0
     if state_file.is_file():
         state = torch.load(state_file, map_location=device, weights_only=True)
         if state["fingerprint"] != mark:
@@ -138,12 +138,13 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
         swap_in(model, state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, history, done = state["average"], state["history"], state["epochs"]
+        first = state["step"]
         if state["best"]:
             best = Fitted(**state["best"], history=history)
         say(f"{task.name}: goes on after epoch {done} of {schedule.epochs}")
     total = schedule.epochs * task.steps_per_epoch
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    started, first = time.monotonic(), done * task.steps_per_epoch
+    started = time.monotonic()
     step = first
     for epoch in range(done, schedule.epochs):
         torch.manual_seed(schedule.seed * 100_003 + epoch)      # dropout; batches seed themselves from the epoch
@@ -188,7 +189,7 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
         if best is None or metrics["score"] > best.metrics["score"]:
             best = Fitted({name: value.clone() for name, value in average.items()}, epoch + 1, metrics, history)
         save_state(state_file, fingerprint=mark, model=live, optimizer=optimizer.state_dict(), average=average,
-                   history=history, epochs=epoch + 1,
+                   history=history, epochs=epoch + 1, step=step,
                    best={"weights": best.weights, "epoch": best.epoch, "metrics": best.metrics})
         say(f"{task.name}: epoch {epoch + 1}/{schedule.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "epoch")
             + f" ({(time.monotonic() - started) / 60:.1f} min)")
