@@ -1,0 +1,47 @@
+"""The page: a header and a tab a task. Building it is apart from launching it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import gradio as gr
+
+from msademo.errors import InputError
+from msademo.ui.api import add_clip_api
+from msademo.ui.clip_tab import build_clip_tab
+from msademo.ui.theme import launch_options
+
+TITLE = "msademo: sentiment from words, voice and face"
+HEADER = ('<header class="msa-head"><h1>msademo</h1><p>How does someone feel, going by words, voice and face? '
+          "Take some of it away and watch the answer change.</p></header>")
+DELETE_AFTER = (3600, 6 * 3600)     # seconds: how often to look, and how old uploaded files may grow
+
+
+def build_demo(analyzer) -> gr.Blocks:
+    """The demo around an Analyzer; nothing is loaded or listening yet."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=DELETE_AFTER) as demo:
+        gr.HTML(HEADER)
+        build_clip_tab(analyzer)
+        add_clip_api(analyzer)
+    return demo
+
+
+def warm_in_background(analyzer) -> threading.Thread:
+    """Load the models while the page is already up. A broken checkpoint is logged here and told to whoever analyses."""
+
+    def warm():
+        try:
+            analyzer.warm()
+        except InputError as error:
+            logging.getLogger("msademo.ui").error("%s", error)
+
+    thread = threading.Thread(target=warm, name="warm", daemon=True)
+    thread.start()
+    return thread
+
+
+def launch(demo: gr.Blocks, analyzer) -> None:
+    """Serve until stopped; host and port by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
+    warm_in_background(analyzer)
+    demo.queue(default_concurrency_limit=2, max_size=64).launch(**launch_options())
