@@ -1,0 +1,212 @@
+"""The expression network, its checkpoint, its training data and its metrics, on made-up pictures and tiny networks."""
+
+import csv
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression, standardise
+from msademo.checkpoint import read_checkpoint, save_checkpoint
+from msademo.errors import InputError
+from train.face import (Augmentation, Faces, FaceTask, augment, class_weights, evaluate_face, expression_metrics, read_faces)
+from train.loop import Schedule, fit
+
+TINY = ExpressionConfig(widths=(4, 8), blocks=(1, 1), embedding=6)
+SHIPPED = Path("checkpoints/face.safetensors")
+SHARED = Path("../shared/data")
+
+
+def tiny(seed: int = 0) -> ExpressionNet:
+    torch.manual_seed(seed)
+    return ExpressionNet(TINY).eval()
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray:
+    """Soft random blobs, (count, 48, 48) uint8."""
+    noise = np.random.default_rng(seed).random((count, CROP, CROP)).astype(np.float32)
+    soft = np.stack([cv2.GaussianBlur(picture, (0, 0), 3) for picture in noise])
+    return ((soft - soft.min()) / (soft.max() - soft.min()) * 255).astype(np.uint8)
+
+
+def as_input(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images)[:, None].float() / 255
+
+
+def face_folder(tmp_path: Path, split: str = "test", count: int = 14) -> Path:
+    folder = tmp_path / "data" / "faces"
+    folder.mkdir(parents=True)
+    with open(folder / "fer2013.csv", "w", newline="") as lines, zipfile.ZipFile(folder / "fer2013.zip", "w") as archive:
+        table = csv.writer(lines)
+        table.writerow(["file", "expression", "mode"])
+        for index, picture in enumerate(pictures(count)):
+            table.writerow([f"{split}-{index:05d}.webp", EXPRESSIONS[index % 7], split])
+            archive.writestr(f"{split}-{index:05d}.webp", cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes())
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("side", [40, CROP])
+def test_shapes(side):
+    embedding, logits = tiny()(torch.rand(3, 1, side, side))
+    assert embedding.shape == (3, TINY.embedding) and logits.shape == (3, len(EXPRESSIONS))
+
+
+def test_prediction_does_not_know_left_from_right():
+    crops = as_input(pictures(4))
+    embedding, probabilities = tiny().predict(crops)
+    mirrored = tiny().predict(crops.flip(-1))
+    torch.testing.assert_close(embedding, mirrored[0])
+    torch.testing.assert_close(probabilities, mirrored[1])
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(4))
+    assert not torch.allclose(probabilities[0], probabilities[1])
+
+
+def test_light_and_contrast_hardly_matter():
+    crops = as_input(pictures(4))
+    before, after = standardise(crops), standardise(crops * 0.6 + 0.2)
+    assert (before - after).abs().mean() < 0.1 < (before[:2] - before[2:]).abs().mean()
+    torch.testing.assert_close(standardise(crops * 0.6), after)
+
+
+def test_a_flat_picture_gives_finite_numbers():
+    for value in (0.0, 1.0):
+        assert all(torch.isfinite(part).all() for part in tiny().predict(torch.full((2, 1, CROP, CROP), value)))
+
+
+@pytest.mark.parametrize("bad", [dict(widths=()), dict(widths=(4, 8), blocks=(1,)), dict(widths=(4, 0), blocks=(1, 1)),
+                                 dict(embedding=0), dict(dropout=1.0)])
+def test_impossible_configs_are_refused(bad):
+    with pytest.raises(InputError):
+        ExpressionConfig(**bad)
+
+
+def test_checkpoint_round_trip(tmp_path):
+    net = tiny(3)
+    with torch.no_grad():
+        net.embed[1].running_mean += 0.3        # buffers travel too
+    save_expression(tmp_path / "face.safetensors", net, seed=3)
+    back = load_expression(tmp_path / "face.safetensors")
+    crops = as_input(pictures(5))
+    torch.testing.assert_close(back.predict(crops)[1], net.predict(crops)[1], atol=5e-3, rtol=0)
+    assert back.config == TINY and not back.training and next(back.parameters()).dtype == torch.float32
+    assert read_checkpoint(tmp_path / "face.safetensors").tensors["stem.0.weight"].dtype == torch.float16
+
+
+def test_other_checkpoints_are_refused(tmp_path):
+    net, path = tiny(), tmp_path / "face.safetensors"
+    config = dict(widths=[4, 8], blocks=[1, 1], embedding=6, dropout=0.2)
+    for method, changed, names in (("pglh", config, EXPRESSIONS), ("face", {**config, "embedding": 5}, EXPRESSIONS),
+                                   ("face", {**config, "colour": 1}, EXPRESSIONS), ("face", config, EXPRESSIONS[::-1])):
+        save_checkpoint(path, method, changed, net.state_dict(), expressions=list(names))
+        with pytest.raises(InputError):
+            load_expression(path)
+
+
+def test_the_default_network_fits_into_eight_megabytes():
+    assert 2 * sum(value.numel() for value in ExpressionNet().state_dict().values()) < 7.5e6
+
+
+def test_augmentation_is_seeded_and_stays_in_range():
+    images = torch.from_numpy(pictures(32))
+    how = Augmentation(low_resolution=1.0, light=1.0, noise=1.0, codec=1.0, erase=1.0)
+    first, again, other = (augment(images, torch.Generator().manual_seed(seed), how) for seed in (1, 1, 2))
+    assert first.shape == (32, 1, how.side, how.side) and first.min() >= 0 and first.max() <= 1
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_without_its_parts_augmentation_is_a_window_of_the_crop():
+    still = Augmentation(side=CROP, rotation=0, zoom=0, stretch=0, shift=0, low_resolution=0, light=0, noise=0, codec=0, erase=0)
+    images = torch.from_numpy(pictures(16))
+    out = augment(images, torch.Generator().manual_seed(0), still)
+    original = images[:, None].float() / 255
+    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(out, original)]
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(out, original)]
+    assert all(a != b for a, b in zip(mirrored, same)) and any(mirrored) and any(same)
+
+
+def test_class_weights_favour_the_rare():
+    labels = np.array([0] * 90 + [1] * 10)
+    weights = class_weights(labels, 0.5).numpy()
+    assert weights[1] / weights[0] == pytest.approx(3.0, rel=1e-5) and weights[labels].mean() == pytest.approx(1, rel=1e-5)
+    assert (weights[2:] == 0).all() and np.allclose(class_weights(labels, 0.0)[:2], 1)
+
+
+def test_metrics_against_a_worked_example():
+    labels, said = np.array([0, 0, 0, 1, 3, 3]), np.array([0, 0, 3, 0, 3, 3])
+    metrics = expression_metrics(labels, said)
+    assert metrics["accuracy"] == pytest.approx(4 / 6)
+    assert metrics["macro_recall"] == pytest.approx((2 / 3 + 0 + 1) / 3)
+    assert metrics["per_class"]["angry"] == {"recall": pytest.approx(2 / 3), "precision": pytest.approx(2 / 3), "n": 3}
+    assert metrics["per_class"]["happy"]["precision"] == pytest.approx(2 / 3) and metrics["per_class"]["sad"]["n"] == 0
+
+
+def test_faces_are_read_by_name_and_cached(tmp_path):
+    folder = face_folder(tmp_path)
+    faces = read_faces(folder, "test", tmp_path / "cache")
+    assert (faces.images == pictures(14)).all() and faces.labels.tolist() == [*range(7)] * 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert (read_faces(folder, "test", tmp_path / "cache").images == faces.images).all()
+
+
+def test_unusable_face_folders_are_refused(tmp_path):
+    folder = face_folder(tmp_path)
+    table = folder / "faces" / "fer2013.csv"
+    whole = table.read_text()
+    with pytest.raises(InputError, match="valid"):
+        read_faces(folder, "valid", tmp_path)
+    for text in (whole.replace("angry", "bored"), whole.replace("test-00003", "test-99999")):
+        table.write_text(text)
+        with pytest.raises(InputError):
+            read_faces(folder, "test", tmp_path)
+    table.write_text(whole)
+    (folder / "faces" / "fer2013.zip").write_bytes(b"no archive")
+    with pytest.raises(InputError):
+        read_faces(folder, "test", tmp_path)
+    with pytest.raises(InputError):
+        read_faces(tmp_path, "test", tmp_path)
+
+
+def test_evaluation_of_a_folder_with_test_rows_only(tmp_path, monkeypatch):
+    folder = face_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    save_expression("face.safetensors", tiny(1))
+    result = evaluate_face("face.safetensors", folder, "test")
+    predicted = load_expression("face.safetensors").predict(as_input(pictures(14)))[1].argmax(-1).numpy()
+    assert result["n"] == 14 and set(result["per_class"]) == set(EXPRESSIONS)
+    assert result["accuracy"] == pytest.approx((predicted == np.tile(np.arange(7), 2)).mean())
+
+
+def test_training_learns_and_repeats_itself(tmp_path):
+    # Bright above against bright below: easy, unless labels and pictures come apart on the way.
+    ramp = np.linspace(0, 255, CROP, dtype=np.float32)[:, None].repeat(CROP, 1)
+    labels = np.arange(48) % 2
+    images = np.stack([ramp if label else ramp[::-1] for label in labels]).astype(np.uint8)
+    faces = Faces(images, labels, tuple(map(str, labels)))
+
+    def trained(name: str):
+        torch.manual_seed(0)
+        task = FaceTask(faces, faces, ExpressionNet(TINY), size=8)
+        return fit(task, Schedule(epochs=8, lr=1e-2), tmp_path / name, say=lambda line: None)
+
+    first, second = trained("a"), trained("b")
+    assert first.metrics["accuracy"] == 1.0
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+@pytest.mark.skipif(not SHIPPED.is_file(), reason="the trained network is not here")
+def test_the_shipped_network_is_small_and_says_what_it_is():
+    meta = read_checkpoint(SHIPPED, "face").meta
+    assert SHIPPED.stat().st_size <= 8e6
+    assert {"metrics", "data", "command", "seed", "schedule"} <= meta.keys() and meta["metrics"]["split"] == "valid"
+    probabilities = load_expression(SHIPPED).predict(as_input(pictures(3)))[1]
+    assert torch.isfinite(probabilities).all()
+
+
+@pytest.mark.skipif(not (SHIPPED.is_file() and (SHARED / "faces").is_dir()), reason="needs the faces of ../shared")
+def test_the_shipped_network_reaches_what_its_card_says():
+    result = evaluate_face(SHIPPED, SHARED, "valid")
+    assert result["accuracy"] >= 0.65 and result["macro_recall"] >= 0.55
+    assert result["accuracy"] == pytest.approx(read_checkpoint(SHIPPED).meta["metrics"]["accuracy"], abs=0.003)
