@@ -25,7 +25,7 @@ from train.data import SPLITS, Face, Voice, read_faces, read_voices
 
 CACHE = Path(".cache/features")
 VOICE_VARIANTS = 4            # the clean recording and three augmented ones
-FACE_VARIANTS = 5             # the clean crop and four jittered ones
+FACE_VARIANTS = 3             # the clean crop and two jittered ones
 FACE_BLOCK = 1000
 
 
