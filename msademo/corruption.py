@@ -42,7 +42,7 @@ def check_ratio(ratio: float, what: str = "The missing ratio") -> float:
     """The ratio as a float in [0, 1], or InputError."""
     try:
         value = float(ratio)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0.0 <= value <= 1.0:                       # NaN fails the comparison too
         raise InputError(f"{what} must be a number from 0 (nothing missing) to 1 (all of it); {ratio!r} is not.")
@@ -50,7 +50,7 @@ def check_ratio(ratio: float, what: str = "The missing ratio") -> float:
 
 
 def check_kind(kind: str) -> str:
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"There is no corruption called {kind!r}; choose one of: {', '.join(KINDS)}.")
     return kind
 
@@ -67,7 +67,7 @@ def check_seed(seed: int) -> int:
 
 def levels(n: int, modality: str, seed: int, kind: str = "random") -> np.ndarray:
     """(n,) the ratio above which each token (for text: each word) is missing; the same for the same seed, always."""
-    return KINDS[check_kind(kind)](n, np.random.default_rng([seed, MODALITIES.index(modality)]))
+    return KINDS[check_kind(kind)](n, np.random.default_rng([check_seed(seed), MODALITIES.index(modality)]))
 
 
 def missing(n: int, ratio: float, modality: str, seed: int, kind: str = "random") -> np.ndarray:

@@ -44,12 +44,12 @@ class TextTokens:
         return len(self.ids)
 
     def missing(self, words: np.ndarray) -> np.ndarray:
-        """(words,) bool -> (T,) bool. A token is missing when any word it touches is; CLS and SEP stay - unless no word
-        is left at all, for then the modality is absent as a whole."""
-        if len(words) == 0 or words.all():
-            return np.ones(len(self.ids), dtype=bool)
-        gone = np.concatenate([[0], np.cumsum(words)])
-        return np.where(self.first < 0, False, gone[np.maximum(self.last, 0) + 1] - gone[np.maximum(self.first, 0)] > 0)
+        """(words,) bool -> (T,) bool. A token is missing when any word it touches is; CLS and SEP stay - unless no token
+        of a word is left at all, for then the modality is absent as a whole."""
+        gone, of_words = np.concatenate([[0], np.cumsum(words)]), self.first >= 0
+        out = np.zeros(len(self.ids), dtype=bool)
+        out[of_words] = gone[self.last[of_words] + 1] > gone[self.first[of_words]]
+        return out | out[of_words].all()           # all() of no token at all is true: words without a token are no text
 
 
 class TextEncoder(nn.Module):
