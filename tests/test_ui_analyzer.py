@@ -1,0 +1,77 @@
+"""The tab's `update` on the real Analyzer with untrained models: every kind of corruption, clips that lack something, real files."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from tests.ui_support import write_clip
+
+from msademo.analyzer import Analyzer
+from msademo.checkpoint import file_hash, save_checkpoint
+from msademo.corruption import MODALITIES
+from msademo.features.audio import AUDIO_NAMES
+from msademo.features.bundle import Statistics
+from msademo.features.vision import VISION_NAMES
+from msademo.models.pglh import PGLH, PGLHConfig
+from msademo.ui.clip_tab import PANELS, SIGNAL_KINDS, Controls, open_clip, update
+from msademo.ui.examples import examples
+
+WIDTHS = {"text": 384, "audio": len(AUDIO_NAMES), "vision": len(VISION_NAMES)}
+
+
+@pytest.fixture(scope="module")
+def analyzer(encoders, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name in ("text", "face"):
+        (folder / f"{name}.safetensors").symlink_to(encoders / f"{name}.safetensors")
+    torch.manual_seed(0)
+    config = PGLHConfig(dims=WIDTHS)
+    statistics = Statistics({m: np.zeros(w, np.float32) for m, w in WIDTHS.items()}, {m: np.ones(w, np.float32) for m, w in WIDTHS.items()})
+    save_checkpoint(folder / "pglh.safetensors", "pglh", asdict(config), PGLH(config).state_dict(), statistics=statistics.to_dict(),
+                    extractor={f"{name}_sha256": file_hash(folder / f"{name}.safetensors") for name in ("text", "face")},
+                    scale=[-3.0, 3.0], median=0.2, data="untrained")
+    return Analyzer(folder)
+
+
+@pytest.fixture(scope="module")
+def opened(analyzer, tmp_path_factory):
+    shipped = examples()
+    path = shipped[0]["file"] if shipped else write_clip(tmp_path_factory.mktemp("clips") / "talk.mp4")
+    return open_clip(analyzer, None, path, None, "I <b>really</b> enjoyed this movie", None)
+
+
+def controls(ratio, **kinds):
+    return Controls(dict.fromkeys(MODALITIES, ratio), {m: kinds.get(m, "random") for m in MODALITIES})
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_all_panels_at_any_ratio(analyzer, opened, ratio):
+    curve = analyzer.curve(opened.clip, masks=2)
+    panels, result = update(analyzer, opened.clip, controls(ratio), curve)
+    assert len(panels.values()) == PANELS and all(value not in (None, "") for value in panels.values())
+    assert f"{result.score:+.2f}" in panels.score and f"{ratio:.0%} missing, {result.score:+.2f}" in panels.curve_text
+    assert panels.strip.count("<s ") == result.modalities["text"].missing.sum()
+    assert ("no error to measure" in panels.maps[1]) == (ratio == 0)
+    assert not any("<b>really" in text for text in (panels.strip, *panels.attention_text))
+
+
+@pytest.mark.parametrize("modality, kind", [(m, kind) for m, kinds in SIGNAL_KINDS.items() for kind in kinds])
+def test_signal_kinds_are_named_under_the_strip(analyzer, opened, modality, kind):
+    panels, _ = update(analyzer, opened.clip, controls(0.6, **{modality: kind}))
+    assert f"{kind.replace('_', ' ')} at 60%" in panels.strip
+
+
+def test_words_alone_and_sound_alone(analyzer, tmp_path):
+    words = open_clip(analyzer, None, None, None, "just words", None)
+    panels, _ = update(analyzer, words.clip, controls(0.0))
+    assert "no voice" in panels.strip and "no face" in panels.maps[2] and panels.attention[1] is None
+    sound = open_clip(analyzer, None, None, write_clip(tmp_path / "talk.m4a", picture=False), "just words", None)
+    panels, _ = update(analyzer, sound.clip, controls(0.5))
+    assert "no face" in panels.strip and "msa-wave" in panels.strip
+
+
+def test_a_new_transcript_reuses_sound_and_picture(analyzer, opened):
+    assert open_clip(analyzer, opened, opened.path, None, opened.shown, None) is opened
+    changed = open_clip(analyzer, opened, opened.path, None, "terrible acting", None)
+    assert changed.clip.features.audio is opened.clip.features.audio and changed.clip.clip.words[0].text == "terrible"
