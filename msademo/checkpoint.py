@@ -94,7 +94,9 @@ def read_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
         raise InputError(f"{path.name} is a safetensors file but not a checkpoint of msademo; give one that `python -m train` wrote.")
     try:
         meta = json.loads(header)
-        found, version_, _ = meta["method"], meta["format"], meta["config"]
+        found, version_, config = meta["method"], meta["format"], meta["config"]
+        if not isinstance(config, dict):
+            raise TypeError("the config is no object")
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path.name} has damaged metadata; restore it or train it again.") from error
     if version_ != FORMAT_VERSION:

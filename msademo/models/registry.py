@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from msademo.checkpoint import Checkpoint, file_hash, load_weights, read_checkpoint
@@ -32,7 +33,7 @@ def build(checkpoint: Checkpoint) -> nn.Module:
     model_class, config_class = METHODS[checkpoint.method]
     try:
         config = config_class(**checkpoint.config)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise InputError(f"{checkpoint.path.name} has a config this msademo does not know; train it again.") from error
     model = model_class(config)
     load_weights(model, checkpoint)
@@ -47,12 +48,15 @@ def load_fusion(path: str | Path, text: str | Path, face: str | Path, method: st
         statistics = Statistics.from_dict(checkpoint.meta["statistics"])
         extractor = checkpoint.meta["extractor"]
         trained_with = {Path(text): extractor["text_sha256"], Path(face): extractor["face_sha256"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{checkpoint.path.name} lacks its feature statistics or extractor; train it again.") from error
+        for key in ("scale", "median", "data"):             # an analysis reads them, later
+            checkpoint.meta[key]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{checkpoint.path.name} lacks its feature statistics, extractor, scale, median or data; train it again.") from error
     for m, width in model.config.dims.items():
-        if len(statistics.mean.get(m, ())) != width:
-            raise InputError(f"{checkpoint.path.name} expects {width} {m} features and has statistics of "
-                             f"{len(statistics.mean.get(m, ()))}; train it again.")
+        for part in (statistics.mean, statistics.deviation):
+            if (shape := np.shape(part.get(m, ()))) != (width,):
+                raise InputError(f"{checkpoint.path.name} expects {width} {m} features and has statistics of "
+                                 f"{shape[0] if len(shape) == 1 else 'another shape'}; train it again.")
     for part, wanted in trained_with.items():
         if not part.is_file():
             raise InputError(f"{checkpoint.path.name} needs {part}, which is not there; restore it from the repository.")
