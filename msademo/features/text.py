@@ -62,8 +62,8 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.backbone, self.tokenizer, self.special = load_e5()
         self.dim = self.backbone.dim
-        if not 0 <= tuned <= len(self.backbone.layers):
-            raise InputError(f"The text encoder has {len(self.backbone.layers)} layers, so {tuned} of them cannot be tuned.")
+        if not isinstance(tuned, int) or not 0 <= tuned <= len(self.backbone.layers):
+            raise InputError(f"The text encoder has {len(self.backbone.layers)} layers, so {tuned!r} of them cannot be tuned; train it again.")
         self.tuned = tuned
         self.trainable = self.backbone.tune(tuned)
 
@@ -163,6 +163,6 @@ def load_text_encoder(path: str | Path | None) -> TextEncoder:
     if checkpoint.config.get("backbone") != "multilingual-e5-small":
         raise InputError(f"{Path(path).name} was tuned from {checkpoint.config.get('backbone')}, which is not available here; "
                          "give a checkpoint tuned from multilingual-e5-small.")
-    encoder = TextEncoder(tuned=checkpoint.config["tuned_layers"])
+    encoder = TextEncoder(tuned=checkpoint.config.get("tuned_layers"))
     load_weights(TunedLayers(encoder), checkpoint)
     return encoder.eval().requires_grad_(False)
