@@ -12,7 +12,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import numpy as np
 
@@ -45,19 +45,20 @@ class Bench:
         """Masks over units; they depend on the draw and the clip's place, not on the composition."""
         return [{m: missing(clip.units(m), ratios[m], m, self.seed + 100_000 * draw + i) for m in MODALITIES} for i, clip in enumerate(clips)]
 
-    def measure(self, fusion: FusionModel, ratios: Mapping[str, float]) -> dict[str, float]:
-        """Metrics under the ratios, averaged over draws and compositions. Nothing is drawn where ratios are 0 or 1."""
-        draws = DRAWS if any(0 < ratio < 1 for ratio in ratios.values()) else 1
-        # Without sound and picture all compositions are the same clips.
-        compositions = self.clips[:1] if ratios["audio"] == ratios["vision"] == 1 else self.clips
-        found = []
+    def measure(self, fusion: FusionModel, cases: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+        """Metrics of each case, averaged over draws and compositions. Cases share their text ratio, so that every masked text
+        is read once for all of them. Nothing is drawn where ratios are 0 or 1."""
+        draws = DRAWS if any(0 < ratio < 1 for ratios in cases for ratio in ratios.values()) else 1
+        found: list[list[dict[str, float]]] = [[] for _ in cases]
         for draw in range(draws):
-            first = [token_masks(clip, gone) for clip, gone in zip(self.clips[0], self.masks(self.clips[0], ratios, draw))]
+            first = [token_masks(clip, gone) for clip, gone in zip(self.clips[0], self.masks(self.clips[0], cases[0], draw))]
             words = self.encoder.encode([clip.tokens for clip in self.clips[0]], [mask["text"] for mask in first])
-            for clips in compositions:
-                masks = [token_masks(clip, gone) for clip, gone in zip(clips, self.masks(clips, ratios, draw))]
-                found.append(regression_metrics(predict(fusion.model, fusion.statistics, clips, masks, words), self.truth))
-        return average(found)
+            for ratios, rows in zip(cases, found):
+                # Without sound and picture all compositions are the same clips.
+                for clips in self.clips[:1] if ratios["audio"] == ratios["vision"] == 1 else self.clips:
+                    masks = [token_masks(clip, gone) for clip, gone in zip(clips, self.masks(clips, ratios, draw))]
+                    rows.append(regression_metrics(predict(fusion.model, fusion.statistics, clips, masks, words), self.truth))
+        return [average(rows) for rows in found]
 
 
 def average(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -100,18 +101,18 @@ def evaluate_fusion(args: argparse.Namespace) -> dict:
         path = path.with_name("baseline.safetensors")
     fusion = load_fusion(path, args.text, args.face)
     bench = build_bench(args, load_text_encoder(args.text))
-    started, cases = time.monotonic(), 2 * len(rates) + len(ABSENT)
-
-    def measured(number: int, **ratios: float) -> dict[str, float]:
-        metrics = bench.measure(fusion, ratios)
-        print(f"evaluate: {number}/{cases} {ratios} acc2_non0 {metrics['acc2_non0']:.4f} mae {metrics['mae']:.4f} "
-              f"({(time.monotonic() - started) / 60:.1f} min)", flush=True)
-        return metrics
-
-    by_rate = [{"rate": rate, **measured(i + 1, text=rate, audio=rate, vision=rate)} for i, rate in enumerate(rates)]
-    absent = {name: measured(len(rates) + i + 1, **{m: 1.0 if m in gone else 0.0 for m in MODALITIES})
-              for i, (name, gone) in enumerate(ABSENT.items())}
-    text_only = [{"rate": rate, **measured(len(rates) + len(ABSENT) + i + 1, text=rate, audio=1.0, vision=1.0)} for i, rate in enumerate(rates)]
+    started = time.monotonic()
+    by_rate, text_only, absent = [], [], {}
+    for number, rate in enumerate(rates, start=1):
+        linked, words = bench.measure(fusion, [{m: rate for m in MODALITIES}, {"text": rate, "audio": 1.0, "vision": 1.0}])
+        by_rate.append({"rate": rate, **linked})
+        text_only.append({"rate": rate, **words})
+        print(f"evaluate: rate {rate} acc2_non0 {linked['acc2_non0']:.4f} mae {linked['mae']:.4f}, words alone {words['acc2_non0']:.4f} "
+              f"({number}/{len(rates)}, {(time.monotonic() - started) / 60:.1f} min)", flush=True)
+    for with_text in (True, False):
+        names = [name for name, gone in ABSENT.items() if ("text" not in gone) == with_text]
+        cases = [{m: 1.0 if m in ABSENT[name] else 0.0 for m in MODALITIES} for name in names]
+        absent |= dict(zip(names, bench.measure(fusion, cases)))
     return {
         "checkpoint": path.name,
         "protocol": f"composed corpus: transcripts and scores of {args.corpus} ({args.split}), voices and faces of the {args.split} split, "
