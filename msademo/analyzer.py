@@ -67,20 +67,24 @@ def kinds_of(kind: str | Mapping[str, str]) -> dict[str, str]:
     if isinstance(kind, Mapping):
         unknown = set(kind) - set(MODALITIES)
         if unknown:
-            raise InputError(f"There is no modality {sorted(unknown)[0]!r}; choose among {', '.join(MODALITIES)}.")
+            raise InputError(f"There is no modality {sorted(unknown, key=str)[0]!r}; choose among {', '.join(MODALITIES)}.")
         chosen = {m: str(kind.get(m, "random")) for m in MODALITIES}
         for m, name in chosen.items():
             if name not in KINDS and name not in SIGNAL_KINDS[m]:
                 raise InputError(f"There is no corruption of {m} called {name!r}; choose one of: {', '.join([*KINDS, *SIGNAL_KINDS[m]])}.")
         return chosen
-    if kind in KINDS:
+    if isinstance(kind, str) and kind in KINDS:
         return dict.fromkeys(MODALITIES, kind)
     chosen = dict.fromkeys(MODALITIES, "random")
     for name in str(kind).split("+"):
         owner = next((m for m in MODALITIES if name in SIGNAL_KINDS[m]), None)
+        if name in KINDS:
+            raise InputError(f"{name!r} holds for all modalities and cannot be joined with '+'; give it alone, or a kind for each modality.")
         if owner is None:
             every = [*KINDS, *(name for kinds in SIGNAL_KINDS.values() for name in kinds)]
             raise InputError(f"There is no corruption called {name!r}; choose one of: {', '.join(every)}, or several joined with '+'.")
+        if chosen[owner] != "random":
+            raise InputError(f"{chosen[owner]!r} and {name!r} both corrupt the {owner}; choose one of them.")
         chosen[owner] = name
     return chosen
 
@@ -93,7 +97,7 @@ def ratios_of(given: Mapping[str, float] | float | None) -> dict[str, float]:
         given = dict.fromkeys(MODALITIES, given)
     unknown = set(given) - set(MODALITIES)
     if unknown:
-        raise InputError(f"There is no modality {sorted(unknown)[0]!r}; choose among {', '.join(MODALITIES)}.")
+        raise InputError(f"There is no modality {sorted(unknown, key=str)[0]!r}; choose among {', '.join(MODALITIES)}.")
     return {m: check_ratio(given.get(m, 0.0), f"The missing ratio of {m}") for m in MODALITIES}
 
 
@@ -269,6 +273,8 @@ class Analyzer:
         """The score over the missing ratio of all modalities together, under several masks. Token kinds only: a signal
         would have to be taken apart again for every point."""
         models, seed = self.warm(), check_seed(seed)
+        if not isinstance(masks, int) or masks < 1:
+            raise InputError(f"The number of masks must be a whole number from 1 on; {masks!r} is not.")
         pglh, features = models.fusion["pglh"], opened.features
         drawn = [token_masks(features, {m: missing(features.units(m), rate, m, seed + 1000 * k, kind) for m in MODALITIES})
                  for k in range(masks) for rate in CURVE_RATES]
