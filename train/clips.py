@@ -12,68 +12,19 @@ from torch import nn
 
 from msademo.checkpoint import file_hash, save_checkpoint
 from msademo.corruption import MODALITIES, missing
-from msademo.errors import InputError
 from msademo.features.audio import AUDIO_NAMES
-from msademo.features.bundle import Features, Statistics, collate, predict, token_masks
-from msademo.features.text import TextEncoder, TextTokens, load_text_encoder
+from msademo.features.bundle import Statistics, collate, predict, token_masks
+from msademo.features.text import load_text_encoder
 from msademo.metrics import regression_metrics
-from train.compose import Composer, Composition, balanced_epoch
+from train.compose import Composer, Composition
 from train.data import Transcript, read_transcripts
 from train.loop import Fitted, Schedule, best_device, fit
 from train.prepare import CACHE, load_pool
 from train.text import similar_lengths
+from train.words import Masking, WordReader
 
-ABSENT = (("text",), ("audio",), ("vision",), ("text", "audio"), ("text", "vision"), ("audio", "vision"))
 VALID_RATES = (0.0, 0.3, 0.6, 0.9)
 VALID_COMPOSITIONS = 3
-
-
-@dataclass(frozen=True)
-class Masking:
-    """How training clips lose tokens: r ~ U[0, highest] a sample and modality, or 0 for clean_share of them; span_share of
-    the masks fail in bursts; `absent` of the clips lose one or two whole modalities, text among them with text_absent."""
-
-    highest: float = 0.9
-    clean_share: float = 0.2
-    span_share: float = 0.3
-    absent: float = 0.10
-    text_absent: float = 0.6
-
-    def __post_init__(self):
-        if not all(0 <= share <= 1 for share in asdict(self).values()):
-            raise InputError(f"Masks cannot be drawn with {self}; every number must be in [0, 1].")
-
-    def draw(self, clip: Features, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Masks over the units of each modality."""
-        gone = ()
-        if rng.random() < self.absent:
-            with_text = rng.random() < self.text_absent
-            gone = ABSENT[int(rng.choice([i for i, names in enumerate(ABSENT) if ("text" in names) == with_text]))]
-        masks = {}
-        for m in MODALITIES:
-            rate = 0.0 if rng.random() < self.clean_share else rng.random() * self.highest
-            kind = "span" if rng.random() < self.span_share else "random"
-            masks[m] = missing(clip.units(m), 1.0 if m in gone else rate, m, int(rng.integers(2**31)), kind)
-        return masks
-
-
-class CleanText:
-    """Features of transcripts with no word missing: the target of recovery. Computed when first asked for, kept in half
-    precision, since each transcript comes back every epoch."""
-
-    def __init__(self, encoder: TextEncoder):
-        self.encoder, self.kept = encoder, {}
-
-    @torch.no_grad()
-    def __call__(self, keys: Sequence[str], tokens: Sequence[TextTokens]) -> torch.Tensor:
-        new = {key: t for key, t in zip(keys, tokens) if key not in self.kept}
-        if new:
-            features = self.encoder(list(new.values()))
-            self.kept.update({key: row[:len(t)].half().cpu() for (key, t), row in zip(new.items(), features)})
-        out = torch.zeros(len(keys), max(len(t) for t in tokens), self.encoder.dim)
-        for row, key in enumerate(keys):
-            out[row, :len(self.kept[key])] = self.kept[key].float()
-        return out.to(best_device())
 
 
 class ClipTask:
@@ -84,39 +35,37 @@ class ClipTask:
         self.name, self.masking, self.seed = name, masking, seed
         self.encoder = load_text_encoder(text).to(best_device())
         self.composer, self.valid_composer = (Composer(load_pool(data, split, face, cache, say=say), composition) for split in ("train", "valid"))
-        self.transcripts = [row for corpus in corpora for row in read_transcripts(data, corpus, "train") if row.words]
-        self.tokens = [self.encoder.tokenize(row.words) for row in self.transcripts]
-        self.clean = CleanText(self.encoder)
+        transcripts = [row for corpus in corpora for row in read_transcripts(data, corpus, "train") if row.words]
+        self.words = WordReader(self.encoder, transcripts, masking, seed, cache, file_hash(text))
         self.statistics = self.measure()
         torch.manual_seed(seed)
         self.model = build({m: len(self.statistics.mean[m]) for m in MODALITIES}).to(best_device())
-        self.batch = min(batch, len(self.rows(0)))
-        self.steps_per_epoch = len(self.rows(0)) // self.batch
+        self.batch = min(batch, len(self.words.rows(0)))
+        self.steps_per_epoch = len(self.words.rows(0)) // self.batch
         self.prepare_valid(read_transcripts(data, "mosi", "valid"))
-
-    def rows(self, epoch: int) -> np.ndarray:
-        return balanced_epoch(self.transcripts, np.random.default_rng([self.seed, epoch]))
 
     def measure(self) -> Statistics:
         """Mean and deviation of each feature over a sample of the training data."""
-        some = np.random.default_rng(self.seed).permutation(len(self.transcripts))[:1000]
-        words = torch.cat(self.encoder.encode([self.tokens[i] for i in some], [np.zeros(len(self.tokens[i]), bool) for i in some]))
+        some = np.random.default_rng(self.seed).permutation(len(self.words.clean))[:1000]
+        words = torch.cat([self.words.clean[i] for i in some]).float()
         pool = self.composer.pool
-        return Statistics.of({"text": words.cpu().numpy(), "audio": np.concatenate([v for variants in pool.voices for v in variants]),
+        return Statistics.of({"text": words.numpy(), "audio": np.concatenate([v for variants in pool.voices for v in variants]),
                               "vision": pool.faces.reshape(-1, pool.faces.shape[-1]).astype(np.float32)})
 
     def batches(self, epoch: int):
-        rng = np.random.default_rng([self.seed, epoch, 1])
-        rows = self.rows(epoch)
-        for group in similar_lengths([len(self.tokens[i]) for i in rows], self.batch, rng)[:self.steps_per_epoch]:
-            chosen = [int(rows[g]) for g in group]
-            clips = [self.composer.clip(self.tokens[i], self.transcripts[i].score, rng, augmented=True) for i in chosen]
-            masks = [token_masks(clip, self.masking.draw(clip, rng)) for clip in clips]
-            with torch.no_grad():
-                text = self.encoder([clip.tokens for clip in clips], [mask["text"] for mask in masks])
-            # Texts are told apart by corpus and id: a test may bring two corpora with the same ids.
-            clean = self.clean([f"{self.transcripts[i].corpus}/{self.transcripts[i].key}" for i in chosen], [self.tokens[i] for i in chosen])
-            yield collate(clips, masks, text, self.statistics, clean)
+        words, rng = self.words.epoch(epoch), np.random.default_rng([self.seed, epoch, 1])
+        together = lambda features: nn.utils.rnn.pad_sequence(features, batch_first=True).float().to(best_device())
+        lengths = [len(self.words.tokens[i]) for i in words.rows]
+        for group in similar_lengths(lengths, self.batch, rng)[:self.steps_per_epoch]:
+            clips, masks = [], []
+            for j in group:
+                row = self.words.transcripts[words.rows[j]]
+                clip = self.composer.clip(self.words.tokens[words.rows[j]], row.score, rng, augmented=True)
+                gone = {m: self.masking.draw(clip.units(m), m, words.absent[j], rng) for m in ("audio", "vision")}
+                clips.append(clip)
+                masks.append(token_masks(clip, {"text": words.gone[j], **gone}))
+            yield collate(clips, masks, together([words.features[j] for j in group]), self.statistics,
+                          together([self.words.clean[words.rows[j]] for j in group]))
 
     def loss(self, batch) -> torch.Tensor:
         return self.model.loss(batch)["total"]
@@ -156,7 +105,7 @@ def train_clips(name: str, build, config_of, args, schedule: Schedule, masking: 
     best = fit(task, schedule, args.work, settings)
     save_checkpoint(
         args.out, name, config_of(task.model), task.model.state_dict(),
-        statistics=task.statistics.to_dict(), scale=[-3.0, 3.0], median=float(np.median([row.score for row in task.transcripts])),
+        statistics=task.statistics.to_dict(), scale=[-3.0, 3.0], median=float(np.median([row.score for row in task.words.transcripts])),
         extractor={"text": Path(args.text).name, "text_sha256": settings["text"], "face": Path(args.face).name,
                    "face_sha256": settings["face"], "audio_names": list(AUDIO_NAMES)},
         settings=settings, schedule=asdict(schedule), epoch=best.epoch, seed=args.seed, history=best.history,

@@ -6,8 +6,9 @@ import argparse
 from dataclasses import asdict
 
 from msademo.models.pglh import PGLH, PGLHConfig
-from train.clips import Masking, add_clip_arguments, train_clips
+from train.clips import add_clip_arguments, train_clips
 from train.loop import Schedule
+from train.words import Masking
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
