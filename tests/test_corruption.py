@@ -110,10 +110,13 @@ def literal_lnln(valid: np.ndarray, rate: float, seed: int, text: bool) -> np.nd
 
 
 @pytest.mark.parametrize("text", [True, False])
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9, 1.0, "a drawn number"])
 def test_lnln_bit_for_bit(rate, text):
-    lengths = np.array([1, 2, 3, 9, 17, 30, 30])
+    lengths = np.concatenate([[1, 2, 3, 9, 30], np.random.default_rng(0).integers(1, 31, 300)])
     valid = np.arange(30) < lengths[:, None]
+    if rate == "a drawn number":                                # kept only what exceeds the rate: here one place is on the edge
+        rate = float(np.random.RandomState(1111).uniform(size=valid.shape)[4, 7])
+        assert text or lnln_missing(valid, rate, 1111, text)[4, 7]
     ours = lnln_missing(valid, rate, 1111, text)
     assert np.array_equal(ours, literal_lnln(valid, rate, 1111, text))
     assert not ours[~valid].any()
