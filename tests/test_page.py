@@ -88,7 +88,7 @@ def test_an_example_and_the_slider(served, visit):
     page = visit()
     click_example(page)
     expect_score(page, 2.4)
-    assert page.locator("#strip s").count() == 0
+    assert page.locator("#strip s").count() == 0 and examples()[0]["note"] in page.locator("#example-note").inner_text()
     opens = served[0].opens
     put(page, "linked", 0.5)
     expect_score(page, 1.2)
@@ -181,11 +181,15 @@ def test_a_broken_file_is_one_sentence_and_nothing_is_lost(visit, tmp_path):
 
 def test_upload_of_an_own_clip_hears_the_words(visit, tmp_path):
     page = visit()
+    click_example(page)
+    page.locator("#video button[aria-label=Clear], #video button[title=Clear]").first.click()
     page.locator("#video input[type=file]").set_input_files(write_clip(tmp_path / "mine.mp4", 2.0))
+    # the example's words are not this clip's
+    playwright.expect(page.locator("#transcript textarea")).to_have_value("", timeout=PATIENCE)
     page.locator("#video video").wait_for()
     page.get_by_role("button", name="Analyse", exact=True).click()
     expect_score(page, 2.4)
-    playwright.expect(page.locator("#transcript textarea")).to_have_value("heard by ear")
+    playwright.expect(page.locator("#transcript textarea")).to_have_value("heard by ear", timeout=PATIENCE)
     assert "3 words and their times" in page.locator("#word-times").inner_text()
 
 

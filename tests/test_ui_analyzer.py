@@ -7,15 +7,16 @@ import pytest
 import torch
 from tests.ui_support import write_clip
 
-from msademo.analyzer import Analyzer
+from msademo.analyzer import SIGNAL_KINDS, Analyzer
 from msademo.checkpoint import file_hash, save_checkpoint
 from msademo.corruption import MODALITIES
 from msademo.features.audio import AUDIO_NAMES
 from msademo.features.bundle import Statistics
 from msademo.features.vision import VISION_NAMES
 from msademo.models.pglh import PGLH, PGLHConfig
-from msademo.ui.clip_tab import PANELS, SIGNAL_KINDS, Controls, open_clip, update
+from msademo.ui.clip_tab import PANELS, Controls, open_clip, update
 from msademo.ui.examples import examples
+from msademo.ui.figures import kind_name
 
 WIDTHS = {"text": 384, "audio": len(AUDIO_NAMES), "vision": len(VISION_NAMES)}
 
@@ -58,8 +59,8 @@ def test_all_panels_at_any_ratio(analyzer, opened, ratio):
 
 @pytest.mark.parametrize("modality, kind", [(m, kind) for m, kinds in SIGNAL_KINDS.items() for kind in kinds])
 def test_signal_kinds_are_named_under_the_strip(analyzer, opened, modality, kind):
-    panels, _ = update(analyzer, opened.clip, controls(0.6, **{modality: kind}))
-    assert f"{kind.replace('_', ' ')} at 60%" in panels.strip
+    panels, _ = update(analyzer, opened.clip, controls(0.6, **{modality: kind}), analyzer.curve(opened.clip, masks=1))
+    assert "damaged signals" in panels.curve_text and f"{kind_name(kind)} at 60%" in panels.strip
 
 
 def test_words_alone_and_sound_alone(analyzer, tmp_path):

@@ -57,7 +57,7 @@ def test_attention_keeps_every_column_and_no_label_becomes_markup():
     assert len(set(columns)) == 4 and not any("<" in label for label in columns)
     assert figure["data"][1]["z"][0] == [0.3, 0, 0, 0.7]
     sentence = figures.attention_sentence(attention, "audio", 0.61)
-    assert "“the” (70%)" in sentence and "70% of it goes to the words" in sentence and "0.61" in sentence
+    assert "“the” (70.0%)" in sentence and "70% of it goes to the words" in sentence and "0.61" in sentence
 
 
 def test_attention_with_nothing_left_says_so():

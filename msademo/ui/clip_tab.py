@@ -13,26 +13,20 @@ import gradio as gr
 from gradio.components.plot import PlotData
 
 from msademo.corruption import KINDS, MODALITIES, check_seed
-from msademo.degrade import AUDIO_KINDS, DESCRIPTIONS, TEXT_KINDS, VIDEO_KINDS
 from msademo.errors import InputError
 from msademo.results import ClipResult, Curve
 from msademo.transcript import read_text_file
 from msademo.ui import figures, pictures
-from msademo.ui.examples import examples
+from msademo.ui.clip_layout import ALIKE, inputs, results, stage
 from msademo.ui.guard import guarded, quiet
 
 KEEP_SECONDS = 3600         # a clip taken apart is forgotten after an hour of rest
-ALIKE = "alike"             # a modality's own kind: the one chosen for all
-TOKEN_LABELS = {"random": "one by one, at random", "span": "in bursts"}
-SIGNAL_KINDS = {"text": TEXT_KINDS, "audio": AUDIO_KINDS, "vision": VIDEO_KINDS}
-TITLES = {"text": "Words", "audio": "Voice", "vision": "Face"}
 SHOW_RESULT = """() => {
   const shown = document.querySelector("#message .msa-alert") || document.querySelector("#msa-stage");
   if (innerWidth < 800) shown.scrollIntoView({ behavior: "smooth", block: "start" });
 }"""
-WELCOME = ('<div class="msa"><p style="font-size:1.15rem;font-weight:600;margin:0">Click an example, or drop in a clip and press Analyse.</p>'
-           '<p class="msa-say">The sentiment of words, voice and face together appears here. Then pull the slider: '
-           "it takes more and more of the clip away, and you see when the model loses the thread.</p></div>")
+# A new file must not be read with the words of the old one. In the browser, so that no letter typed meanwhile is lost.
+FRESH = "(shown, transcript) => [(transcript || '').trim() === shown ? '' : transcript, null, '']"
 
 
 @dataclass(frozen=True)
@@ -146,87 +140,6 @@ def open_clip(analyzer, before: Opened | None, video: str | None, sound: str | N
     return Opened(path, given or " ".join(word.text for word in clip.clip.words), clip)
 
 
-# ---- layout ------------------------------------------------------------------------------------------------------------
-
-
-def _kind_choices(modality: str) -> list[tuple[str, str]]:
-    tokens = [(label, name) for name, label in TOKEN_LABELS.items()]
-    return [("as chosen above", ALIKE), *tokens, *((name.replace("_", " "), name) for name in SIGNAL_KINDS[modality])]
-
-
-def _descriptions() -> str:
-    lines = [f"<li><b>{title}</b> — " + " ".join(f"<i>{name.replace('_', ' ')}</i>: {DESCRIPTIONS[name]}" for name in SIGNAL_KINDS[m]) + "</li>"
-             for m, title in TITLES.items()]
-    return f'<div class="msa msa-small"><ul>{"".join(lines)}</ul></div>'
-
-
-def _inputs() -> dict:
-    parts = {}
-    gr.HTML('<h2 class="msa-step">1 · Click an example, or bring a clip of someone talking</h2>')
-    parts["examples"] = [(gr.Button(item["title"], size="sm", min_width=90), item) for item in _row(examples())]
-    parts["video"] = gr.Video(label="Video: drop a file here, or record yourself", sources=["upload", "webcam"], include_audio=True, elem_id="video")
-    with gr.Accordion("Only sound? wav, mp3, m4a", open=False):
-        parts["sound"] = gr.Audio(label="Sound", sources=["upload", "microphone"], type="filepath")
-    parts["transcript"] = gr.Textbox(label="Transcript", lines=3, max_lines=8, placeholder="Leave empty and speech recognition will listen (English).",
-                                     info="You may correct it and analyse again. Subtitle text with times works too.", elem_id="transcript")
-    parts["subtitles"] = gr.UploadButton("Subtitles from a file (.srt, .vtt)", file_types=[".srt", ".vtt"], size="sm", variant="secondary")
-    parts["go"] = gr.Button("Analyse", variant="primary", size="lg", elem_id="analyse")
-    parts["message"] = gr.HTML(elem_id="message")
-    parts["words"] = gr.HTML(elem_id="word-times")
-    return parts
-
-
-def _row(items: list):
-    """Yield the items inside one row, so that what is made for each lands in it."""
-    if items:
-        with gr.Row():
-            yield from items
-
-
-def _stage() -> dict:
-    parts = {}
-    ratio = lambda label, name, **more: gr.Slider(0, 1, 0, step=0.05, label=label, elem_id=name, min_width=110, **more)
-    with gr.Column(elem_id="msa-stage"):
-        parts["score"] = gr.HTML(WELCOME, elem_id="score")
-        parts["linked"] = ratio("2 · How much is missing", "linked")
-        with gr.Row():
-            for m, title in TITLES.items():
-                parts[m] = ratio(f"{title} missing", m)
-    with gr.Accordion("How things go missing", open=False):
-        with gr.Row():
-            parts["kind"] = gr.Dropdown([(label, name) for name, label in TOKEN_LABELS.items()], value="random", label="Words and moments go", elem_id="kind")
-            parts["seed"] = gr.Number(0, precision=0, minimum=0, label="Seed of the mask", elem_id="seed")
-            parts["again"] = gr.Button("New mask", size="sm", elem_id="new-mask")
-        with gr.Row():
-            for m, title in TITLES.items():
-                parts[f"own_{m}"] = gr.Dropdown(_kind_choices(m), value=ALIKE, label=f"{title}: a way of its own", elem_id=f"own-{m}")
-        gr.HTML(_descriptions())
-    return parts
-
-
-def _results() -> tuple[gr.Column, list]:
-    title = lambda text: gr.HTML(f'<h3 class="msa-title">{text}</h3>')
-    picture = lambda name: gr.Plot(show_label=False, container=False, elem_id=name, elem_classes="msa-plot")
-    with gr.Column(visible=False, elem_id="msa-results") as column:
-        notes = gr.HTML(elem_id="notes")
-        title("What is missing")
-        strip = gr.HTML(elem_id="strip")
-        title("How well it holds out")
-        curve, curve_text = picture("curve"), gr.HTML(elem_id="curve-text")
-        maps, attention, attention_text = [], [], []
-        title("Inside the model")
-        with gr.Tabs():
-            for m, name in TITLES.items():
-                with gr.Tab(name, id=m):
-                    title("What it rebuilds")
-                    maps.append(gr.HTML(elem_id=f"maps-{m}"))
-                    title("Where its prompts look")
-                    attention.append(picture(f"attention-{m}"))
-                    attention_text.append(gr.HTML(elem_id=f"attention-text-{m}"))
-        origin = gr.HTML(elem_id="origin")
-    return column, [notes, strip, curve, curve_text, *maps, *attention, *attention_text, origin]
-
-
 def build_clip_tab(analyzer) -> None:
     """Lay out the tab inside the current Blocks and wire it to `analyzer`."""
     opened = gr.State(None, time_to_live=KEEP_SECONDS)          # Opened
@@ -235,11 +148,11 @@ def build_clip_tab(analyzer) -> None:
     linked_at = gr.State(0.0)                                   # where the linked slider was left
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            left = _inputs()
+            left = inputs()
         with gr.Column(scale=9, min_width=320):
-            stage = _stage()
-            column, panels = _results()
-    page = {**left, **stage}
+            right = stage()
+            column, panels = results()
+    page = {**left, **right}
     panels = [page["score"], *panels]
     controls = [page[name] for name in (*MODALITIES, "kind", *(f"own_{m}" for m in MODALITIES), "seed")]
     sliders = [page[m] for m in MODALITIES]
@@ -247,11 +160,13 @@ def build_clip_tab(analyzer) -> None:
     def open_and_show(before, video, sound, transcript, *values, progress=gr.Progress()):
         now = open_clip(analyzer, before, video, sound, transcript, lambda what, share: progress(share, desc=what))
         shown, result = update(analyzer, now.clip, Controls.of(*values))
-        return ("", now, now.shown, pictures.word_times(now.clip.clip.words), None, result.score, gr.Column(visible=True), *shown.values())
+        return ("", now, now.shown, now.shown, pictures.word_times(now.clip.clip.words), None, result.score, gr.Column(visible=True), *shown.values())
 
-    def move(opened, curve, *values):
+    def move(opened, curve, shown_words, *values):
         if opened is None:
-            return (gr.skip(), gr.skip(), *[gr.skip()] * PANELS)
+            if shown_words:
+                raise InputError("The clip was put away after an hour of rest; press Analyse to open it again.")
+            return [gr.skip()] * (2 + PANELS)
         shown, result = update(analyzer, opened.clip, Controls.of(*values), curve)
         return ("", result.score, *shown.values())
 
@@ -285,18 +200,18 @@ def build_clip_tab(analyzer) -> None:
         return event.then(guarded(3)(place_curve), [curve, score, *controls], [page["message"], *curve_at], **quietly)
 
     def analysing(trigger):
-        outputs = [page["message"], opened, page["transcript"], page["words"], curve, score, column, *panels]
+        outputs = [page["message"], opened, page["transcript"], page["shown"], page["words"], curve, score, column, *panels]
         return then_curve(to_result(trigger(guarded(len(outputs))(open_and_show), [opened, page["video"], page["sound"], page["transcript"], *controls], outputs,
                                   api_visibility="private", show_progress="full", show_progress_on=page["score"], concurrency_limit=2)))
 
     def moving(trigger, **how):
-        return trigger(guarded(2 + PANELS)(move), [opened, curve, *controls], [page["message"], score, *panels], concurrency_limit=2,
+        return trigger(guarded(2 + PANELS)(move), [opened, curve, page["shown"], *controls], [page["message"], score, *panels], concurrency_limit=2,
                        concurrency_id="move", **how)
 
     analysing(page["go"].click)
     for button, item in page["examples"]:
-        fill = lambda item=item: (item["file"], None, item["transcript"], quiet(item["note"]))
-        analysing(button.click(fill, None, [page["video"], page["sound"], page["transcript"], page["message"]], **quietly).then)
+        fill = lambda item=item: (item["file"], None, item["transcript"], quiet(item["note"]), "")
+        analysing(button.click(fill, None, [page["video"], page["sound"], page["transcript"], page["note"], page["message"]], **quietly).then)
 
     moving(page["linked"].release(link, [page["linked"], linked_at], [linked_at, *sliders], queue=False, **latest).then, **latest)
     for slider in sliders:
@@ -307,12 +222,7 @@ def build_clip_tab(analyzer) -> None:
     for widget in (page["kind"], page["seed"], *(page[f"own_{m}"] for m in MODALITIES)):
         then_curve(moving(widget.change(lambda: None, None, curve, queue=False, **latest).then, **latest))
 
-    def fresh(opened, transcript):
-        """A new file must not be read with the words of the old one."""
-        return "" if opened is not None and (transcript or "").strip() == opened.shown else gr.skip()
-
     for mine, other in (("video", "sound"), ("sound", "video")):
         for trigger in (page[mine].upload, page[mine].stop_recording):
-            trigger(lambda opened, transcript: (fresh(opened, transcript), None), [opened, page["transcript"]], [page["transcript"], page[other]],
-                    queue=False, **quietly)
+            trigger(None, [page["shown"], page["transcript"]], [page["transcript"], page[other], page["note"]], js=FRESH, **quietly)
     page["subtitles"].upload(guarded(2)(lambda path: ("", read_text_file(path))), page["subtitles"], [page["message"], page["transcript"]], **quietly)

@@ -17,8 +17,18 @@ from msademo.ui.theme import BAND, CONSTANT, LINE, NEGATIVE
 NAMES = {"text": "words", "audio": "voice", "vision": "face"}
 TOP = 3                     # tokens named in a sentence
 _CLEAR = "rgba(0,0,0,0)"
-_GRID = {"gridcolor": "rgba(128,136,150,0.3)", "zeroline": False, "automargin": True}
-_LAYOUT = {"paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "font": {"color": "#808896", "size": 12, "family": "system-ui, sans-serif"}}
+_GRID = {"gridcolor": "rgba(128,136,150,0.3)", "zeroline": False, "automargin": True, "fixedrange": True}
+# fixedrange and no drag: a finger on a figure scrolls the page.
+_LAYOUT = {"dragmode": False, "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "font": {"color": "#808896", "size": 12, "family": "system-ui, sans-serif"}}
+
+
+def kind_name(kind: str) -> str:
+    return kind.replace("_", " ").replace("asr", "ASR")
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign; never "-0.00"."""
+    return f"{round(float(value), 2) + 0.0:+.2f}"
 
 
 def plot(figure: dict) -> PlotData:
@@ -60,14 +70,16 @@ def curve_sentence(curve: Curve, ratio: float | None, score: float | None, exact
     """exact: the curve is of the very kind of corruption the page shows."""
     mean, spread = curve.scores.mean(0), curve.scores.max(0) - curve.scores.min(0)
     how = "bursts" if curve.kind == "span" else "single words and moments"
-    text = (f"Mean of {len(curve.scores)} masks, {how} taken away: {mean[0]:+.2f} with everything there, {mean[len(mean) // 2]:+.2f} at "
-            f"{curve.rates[len(mean) // 2]:.0%} missing, {mean[-1]:+.2f} at {curve.rates[-1]:.0%}; masks differ by up to {spread.max():.2f}. "
-            f"The dashed line is a predictor that always answers {curve.constant:+.2f}.")
+    text = (f"Mean of {len(curve.scores)} masks, {how} taken away: {signed(mean[0])} with everything there, {signed(mean[len(mean) // 2])} at "
+            f"{curve.rates[len(mean) // 2]:.0%} missing, {signed(mean[-1])} at {curve.rates[-1]:.0%}; masks differ by up to {spread.max():.2f}. "
+            f"The dashed line is a predictor that always answers {signed(curve.constant)}.")
     if ratio is not None and score is not None:
-        text += f" The diamond is where you are: {ratio:.0%} missing, {score:+.2f}."
+        text += f" The diamond is where you are: {ratio:.0%} missing, {signed(score)}."
+    elif exact:
+        text += " Words, voice and face miss different shares, or in different ways, so you are not on this curve."
     else:
-        text += " Words, voice and face miss different shares now, so you are not on this curve."
-    return text if exact else text + " Damaged signals are not part of the curve: it only takes things away."
+        text += " It only takes things away; damaged signals, as now, are not on it."
+    return text
 
 
 def _unique(labels: list[str]) -> list[str]:
@@ -93,14 +105,14 @@ def attention_figure(attention: PromptAttention, modality: str) -> dict:
         return {"type": "heatmap", "z": _rounded(weights, 4), "x": labels[:weights.shape[1]], "y": prompts, "xaxis": "x" + place, "yaxis": "y" + place,
                 "coloraxis": "coloraxis", "hovertemplate": hover}
 
-    x = {"automargin": True, "showgrid": False, "type": "category", "tickangle": -45, "ticks": ""}
-    y = {"automargin": True, "showgrid": False, "dtick": 2, "autorange": "reversed", "zeroline": False}
+    x = {"automargin": True, "fixedrange": True, "showgrid": False, "type": "category", "tickangle": -45, "ticks": ""}
+    y = {"automargin": True, "fixedrange": True, "showgrid": False, "dtick": 2, "autorange": "reversed", "zeroline": False}
     both = "words" if modality == "text" else f"{NAMES[modality]}, then words"
     layout = {**_LAYOUT, "height": 380, "margin": {"l": 40, "r": 8, "t": 22, "b": 8},
-              "xaxis": {**x, "anchor": "y", "nticks": 24}, "yaxis": {**y, "domain": [0.64, 1], "title": {"text": "prompt"}},
-              "xaxis2": {**x, "anchor": "y2", "nticks": 32}, "yaxis2": {**y, "domain": [0, 0.36], "title": {"text": "prompt"}},
+              "xaxis": {**x, "anchor": "y", "nticks": 40}, "yaxis": {**y, "domain": [0.64, 1], "title": {"text": "prompt"}},
+              "xaxis2": {**x, "anchor": "y2", "nticks": 44}, "yaxis2": {**y, "domain": [0, 0.36], "title": {"text": "prompt"}},
               "coloraxis": {"colorscale": "Cividis", "cmin": 0, "cmax": round(top, 4),
-                            "colorbar": {"thickness": 10, "tickformat": ".0%", "title": {"text": ""}}},
+                            "colorbar": {"thickness": 10, "nticks": 5, "tickformat": ".1~%", "title": {"text": ""}}},
               "annotations": [_heading(f"first stage: {NAMES[modality]}", 1.0), _heading(f"second stage: {both}", 0.36)]}
     return {"data": [heat(own, ""), heat(language, "2")], "layout": layout}
 
@@ -113,7 +125,7 @@ def most_attended(weights: np.ndarray, labels: tuple[str, ...]) -> str:
     """The tokens the prompts look at most, averaged over prompts, with their shares."""
     mean = np.asarray(weights).mean(0)
     best = [i for i in np.argsort(-mean, kind="stable")[:TOP] if mean[i] > 0]
-    return ", ".join(f"“{labels[i]}” ({mean[i]:.0%})" for i in best) or "nothing: no token is left"
+    return ", ".join(f"“{labels[i]}” ({mean[i]:.1%})" for i in best) or "nothing: no token is left"
 
 
 def attention_sentence(attention: PromptAttention, modality: str, alpha: float) -> str:
@@ -127,8 +139,9 @@ def attention_sentence(attention: PromptAttention, modality: str, alpha: float) 
 
 def change_sentence(score: float, complete: float) -> str:
     """How the score moved from that of the complete clip."""
-    if abs(score - complete) < 0.005:
-        return f"The complete clip scores the same: {complete:+.2f}."
-    crossed = np.sign(np.round(score, 2)) * np.sign(np.round(complete, 2)) < 0
-    return (f"Complete clip: {complete:+.2f} ({class_of(complete)}); what is missing moved it by {score - complete:+.2f}"
+    score, complete = round(float(score), 2), round(float(complete), 2)        # so that the numbers shown add up
+    if score == complete:
+        return f"The complete clip scores the same: {signed(complete)}."
+    crossed = score * complete < 0
+    return (f"Complete clip: {signed(complete)} ({class_of(complete)}); what is missing moved it by {signed(score - complete)}"
             + (" and turned its sign." if crossed else "."))

@@ -16,7 +16,7 @@ from msademo.corruption import KINDS, MODALITIES
 from msademo.degrade import DESCRIPTIONS
 from msademo.results import CLASSES, ClipResult, Recovery, class_of
 from msademo.transcript import Word
-from msademo.ui.figures import NAMES, change_sentence
+from msademo.ui.figures import NAMES, change_sentence, kind_name, signed
 
 THUMBNAILS, SIDE = 12, 72           # pictures in the strip; pixels
 WAVE_BINS = 320
@@ -37,8 +37,8 @@ def score_scale(score: float, complete: float, scale: tuple[float, float] = (-3.
     ticks = "".join(f'<span class="msa-tick" style="left:{place(value)}%">{format(value, "+d") if value else 0}<i>{name.replace(" ", "<br>")}</i></span>'
                     for value, name in CLASSES.items())
     said = change_sentence(score, complete)
-    label = f"Score {score:+.2f} on a scale from {low:g} to {high:g}: {class_of(score)}. {said}"
-    return (f'<section class="msa" aria-live="polite"><div class="msa-score"><b>{score:+.2f}</b><span>{class_of(score)}</span></div>'
+    label = f"Score {signed(score)} on a scale from {low:g} to {high:g}: {class_of(score)}. {said}"
+    return (f'<section class="msa" aria-live="polite"><div class="msa-score"><b>{signed(score)}</b><span>{class_of(score)}</span></div>'
             f'<div class="msa-scale" role="img" aria-label="{html.escape(label)}"><div class="msa-bar"></div>'
             f'<div class="msa-moved" style="left:{min(now, before)}%;width:{abs(now - before):.2f}%"></div>'
             f'<div class="msa-ring" style="left:{before}%"></div><div class="msa-dot" style="left:{now}%"></div>{ticks}</div>'
@@ -178,7 +178,7 @@ def strip_sentence(opened, result: ClipResult) -> str:
             else:
                 parts.append(f"{gone.sum() / max((~lacking).sum(), 1):.0%} of the {NAMES[m]} greyed out")
         else:
-            name = f"{NAMES[m]}: {view.kind.replace('_', ' ')} at {view.ratio:.0%}"
+            name = f"{NAMES[m]}: {kind_name(view.kind)} at {view.ratio:.0%}"
             parts.append(name + (f", {int(gone.sum())} of {len(gone)} lost" if gone.any() else "") + f" ({DESCRIPTIONS[view.kind].rstrip('.')})")
     faceless = taken(opened, result, "vision")[1]
     text = "Missing now: " + "; ".join(parts) + "."

@@ -17,7 +17,7 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 CSS = """
-.gradio-container { max-width: 1720px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1720px !important; margin: 0 auto !important; overflow: clip !important; }
 .gradio-container .html-container { padding: 2px 4px !important; }
 .msa-head h1 { font-size: 1.7rem; font-weight: 700; margin: 0; }
 .msa-head p { font-size: 1.05rem; margin: .2rem 0 0; color: var(--body-text-color); }
@@ -25,14 +25,15 @@ CSS = """
 .msa-title { font-size: 1.05rem; font-weight: 650; margin: 0; }
 .msa-say, .msa figcaption { font-size: .92rem; line-height: 1.4; color: var(--body-text-color); margin: .35rem 0 0; }
 .msa { color: var(--body-text-color); margin: 0; }
-.msa-small { font-size: .82rem; color: var(--body-text-color-subdued); }
+.msa-small { font-size: .82rem; color: var(--body-text-color); opacity: .8; }
 .msa ul { margin: 0; padding-left: 1.1rem; }
 .msa-notes { border-left: 3px solid #e69f00; padding: .2rem .7rem; font-size: .9rem; }
 .msa-alert { border-left: 4px solid #d55e00; padding: .3rem .7rem; font-weight: 550; }
-.msa-quiet { padding: .1rem .2rem; font-size: .9rem; color: var(--body-text-color-subdued); }
+.msa-quiet { padding: .1rem .2rem; font-size: .9rem; color: var(--body-text-color); opacity: .8; }
 #msa-stage { background: var(--body-background-fill); padding: .3rem 0 .5rem; gap: .5rem; border-bottom: 1px solid var(--border-color-primary); }
-@media (min-width: 800px) and (min-height: 640px) { #msa-stage { position: sticky; top: 0; z-index: 20; } }
-#msa-stage .block { padding: .5rem .8rem; } #score { padding: .2rem .3rem !important; }
+@media (min-width: 800px) and (min-height: 760px) { #msa-stage { position: sticky; top: 0; z-index: 20; } }
+#msa-stage .block { padding: .5rem .8rem; } #score { padding: .2rem .3rem !important; min-height: 5.2rem; }
+#score .wrap.full { background: var(--body-background-fill); opacity: 1; }
 #msa-results { gap: .35rem; } #msa-results .msa-title { margin-top: .9rem; }
 
 .msa-score { display: flex; flex-wrap: wrap; align-items: baseline; gap: .1rem .8rem; }
@@ -47,7 +48,7 @@ CSS = """
            transition: left .25s; }
 .msa-ring { width: 1rem; height: 1rem; border: 3px solid var(--body-text-color); background: var(--body-background-fill); }
 .msa-tick { position: absolute; top: 1.35rem; transform: translateX(-50%); text-align: center; font-size: .78rem; line-height: 1.15;
-            color: var(--body-text-color-subdued); white-space: nowrap; }
+            color: var(--body-text-color); opacity: .8; white-space: nowrap; }
 .msa-tick i { display: block; font-style: normal; }
 
 .msa-row { display: grid; grid-template-columns: 3.4rem 1fr; gap: .5rem; align-items: start; margin-top: .35rem; }
@@ -70,7 +71,7 @@ s.msa-gone { text-decoration: line-through 2px; opacity: .55; border-color: #8a8
 .dark .msa-cover { background: #56b4e9; }
 .msa-cover .gone { fill: #c9ccd1; } .dark .msa-cover .gone { fill: #3d434d; }
 .msa-cover .none { fill: #e69f00; }
-.msa-axis { display: flex; justify-content: space-between; font-size: .78rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+.msa-axis { display: flex; justify-content: space-between; font-size: .78rem; color: var(--body-text-color); opacity: .8; font-variant-numeric: tabular-nums; }
 
 .msa-maps { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: .6rem; }
 .msa-maps h4 { font-size: .88rem; font-weight: 600; margin: 0 0 .15rem; }
@@ -79,7 +80,7 @@ s.msa-gone { text-decoration: line-through 2px; opacity: .55; border-color: #8a8
 .msa-key { display: inline-block; width: 8rem; height: .7rem; vertical-align: middle; border-radius: 2px;
            background: linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725); }
 .msa-times { display: flex; flex-wrap: wrap; gap: .2rem .5rem; font-size: .85rem; max-height: 11rem; overflow: auto; margin-top: .3rem; }
-.msa-times small { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+.msa-times small { color: var(--body-text-color); opacity: .8; font-variant-numeric: tabular-nums; }
 .msa summary { cursor: pointer; font-size: .9rem; }
 
 .msa-plot .js-plotly-plot .xtick text, .msa-plot .js-plotly-plot .x2tick text, .msa-plot .js-plotly-plot .ytick text, .msa-plot .js-plotly-plot .y2tick text, .msa-plot .js-plotly-plot .xtitle,
