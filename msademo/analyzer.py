@@ -168,7 +168,8 @@ class Analyzer:
     def degrade(self, opened: OpenedClip, modality: str, kind: str, severity: float, seed: int) -> Track:
         """The voice or the face of the degraded signal; extracted anew, remembered for the next time."""
         key = (modality, kind, severity, seed)
-        if key not in opened.degraded:
+        track = opened.degraded.get(key)
+        if track is None:
             clip = opened.clip
             if modality == "audio":
                 track = self.hear(degrade.degrade_audio(clip.audio, kind, severity, seed))
@@ -182,7 +183,7 @@ class Analyzer:
             opened.degraded[key] = track
             while len(opened.degraded) > KEPT_DEGRADED:
                 opened.degraded.popitem(last=False)
-        return opened.degraded[key]
+        return track
 
     def analyze(self, opened: OpenedClip, missing: Mapping[str, float] | float | None = None, kind: str | Mapping[str, str] = "random",
                 seed: int = 0) -> ClipResult:

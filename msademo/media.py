@@ -76,6 +76,8 @@ def replace_words(clip: Clip, transcript: str | None) -> Clip:
 
 def _words(transcript: str | None, audio: np.ndarray | None, duration: float, notes: list[str]) -> tuple[tuple[Word, ...], str]:
     """The words and their source; `notes` gets a sentence on how far to trust them. `audio` None: no recognition."""
+    if transcript is not None and not isinstance(transcript, str):
+        raise InputError(f"The transcript must be text, not {type(transcript).__name__}; give the words spoken in the clip.")
     if transcript is not None and len(transcript) > MAX_TEXT:
         raise InputError(f"The transcript has more than {MAX_TEXT} characters; give only the words spoken in the clip.")
     if transcript is None:
