@@ -18,6 +18,7 @@ from msademo.analyzer import Analyzer
 from msademo.corruption import MODALITIES
 from msademo.media import SAMPLE_RATE, load_clip
 from msademo.ui.clip_tab import Controls, update
+from msademo.ui.page import share_cores
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SECONDS, SIZE, RATE = 10, (854, 480), 25
@@ -43,6 +44,7 @@ def write_clip(path: Path, source: Path) -> None:
 
 def measure(runs: int) -> dict:
     transcript = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))[0]["transcript"]
+    share_cores()                               # as the page does
     started = time.perf_counter()
     analyzer = Analyzer()
     analyzer.warm()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 
 import gradio as gr
+import torch
 
 from msademo.errors import InputError
 from msademo.ui.api import add_clip_api
@@ -41,7 +43,15 @@ def warm_in_background(analyzer) -> threading.Thread:
     return thread
 
 
+def share_cores() -> None:
+    """Half the cores for one analysis, unless OMP_NUM_THREADS says otherwise. Two analyses at once on every core wait for
+    each other's threads: a slider move then took ten times as long as on one thread each."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+
+
 def launch(demo: gr.Blocks, analyzer) -> None:
     """Serve until stopped; host and port by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
+    share_cores()
     warm_in_background(analyzer)
     demo.queue(default_concurrency_limit=2, max_size=64).launch(**launch_options())
