@@ -63,7 +63,7 @@ def test_killed_run_resumes_to_the_same_weights(data, encoders, cache, trained, 
     command = [sys.executable, "-m", "train", *train_command("pglh", data, encoders, cache, tmp_path)]
     state = tmp_path / "work" / "state.pt"
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
