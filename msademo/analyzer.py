@@ -20,7 +20,7 @@ from msademo.features.bundle import Features, Track, collate, predict, token_mas
 from msademo.features.text import load_text_encoder
 from msademo.features.vision import VISION_NAMES, FaceTrack, face_track, vision_tokens
 from msademo.media import Clip, load_clip, replace_words
-from msademo.models.registry import load_fusion
+from msademo.registry import load_fusion
 from msademo.models.pglh import Batch, Explained
 from msademo.results import ClipResult, Curve, ModalityView, Prediction, PromptAttention, Recovery
 from msademo.transcript import Word

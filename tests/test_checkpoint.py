@@ -20,7 +20,7 @@ from msademo.errors import InputError
 from msademo.features.bundle import Statistics
 from msademo.features.text import load_text_encoder
 from msademo.models.pglh import PGLH, PGLHConfig
-from msademo.models.registry import load_fusion
+from msademo.registry import load_fusion
 
 CONFIG = {"width": 3}
 DIMS = {"text": 4, "audio": 3, "vision": 2}

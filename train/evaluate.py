@@ -22,7 +22,7 @@ from msademo.errors import InputError
 from msademo.features.bundle import Features, predict, token_masks
 from msademo.features.text import TextEncoder, load_text_encoder
 from msademo.metrics import regression_metrics
-from msademo.models.registry import FusionModel, load_fusion
+from msademo.registry import FusionModel, load_fusion
 from train.compose import Composer
 from train.data import read_transcripts
 from train.prepare import CACHE, load_pool

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression
+from msademo.checkpoint import file_hash, read_checkpoint
 from msademo.errors import InputError
 from train.loop import Schedule, best_device, fit
 
@@ -95,7 +96,11 @@ class Augmentation:
     light: float = 0.4           # share with another gamma, contrast and brightness
     noise: float = 0.15          # share with sensor noise
     codec: float = 0.12          # share compressed as a poor JPEG
-    erase: float = 0.3           # share with a grey or noisy rectangle over it
+    erase: float = 0.3           # share with a grey rectangle over it
+
+    def scaled(self, strength: float) -> "Augmentation":
+        """The same window, everything else `strength` times as strong."""
+        return Augmentation(self.side, **{name: value * strength for name, value in asdict(self).items() if name != "side"})
 
 
 def uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
@@ -243,17 +248,24 @@ def add_arguments(parser) -> None:
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--batch", type=int, default=64, help="faces a step")
     parser.add_argument("--balance", type=float, default=0.5, help="classes weigh frequency ** -BALANCE in the loss")
+    parser.add_argument("--augment", type=float, default=1.0, help="strength of the augmentation, 0 to 1")
+    parser.add_argument("--start", default=None, help="checkpoint to go on from instead of random weights")
     parser.add_argument("--seed", type=int, default=1111)
 
 
 def run(args) -> None:
-    if args.batch < 2 or args.balance < 0:
-        raise InputError(f"A batch of {args.batch} with balance {args.balance} cannot be trained; give --batch 2 or more and --balance 0 or more.")
+    if args.batch < 2 or args.balance < 0 or not 0 <= args.augment <= 1:
+        raise InputError(f"Batch {args.batch}, balance {args.balance} and augmentation {args.augment} cannot be trained; give "
+                         "--batch 2 or more, --balance 0 or more and --augment from 0 to 1.")
     schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, warmup=0.08, clip=2.0, ema=0.998, seed=args.seed)
     torch.manual_seed(args.seed)
-    task = FaceTask(read_faces(args.data, "train"), read_faces(args.data, "valid"), ExpressionNet().to(best_device()),
-                    size=args.batch, seed=args.seed, balance=args.balance)
+    net = load_expression(args.start) if args.start else ExpressionNet()
+    task = FaceTask(read_faces(args.data, "train"), read_faces(args.data, "valid"), net.to(best_device()),
+                    size=args.batch, seed=args.seed, balance=args.balance, how=Augmentation().scaled(args.augment))
     settings = {"batch": args.batch, "balance": args.balance, "smoothing": task.smoothing, "augmentation": asdict(task.how)}
+    if args.start:
+        before = read_checkpoint(args.start).meta
+        settings["start"] = {"sha256": file_hash(args.start), **{key: before.get(key) for key in ("command", "schedule", "settings", "epoch")}}
     fitted = fit(task, schedule, args.work, settings)
     metrics = expression_metrics(task.valid.labels, classify(task.model, task.valid.images).argmax(1))
     save_expression(args.out, task.model, metrics={**metrics, "n": len(task.valid.labels), "split": "valid", "protocol": PROTOCOL},
