@@ -23,7 +23,7 @@ from msademo.errors import InputError
 from train.loop import Schedule, best_device, fit
 
 TERMS = "FER2013 (Goodfellow et al. 2013), duplicates across splits removed; research use"
-PROTOCOL = "FER2013 faces of the given split, one 48x48 crop a face, mean over the crop and its mirror image, 7 classes"
+PROTOCOL = "FER2013 faces of the given split, one 48x48 crop a face, mean over four windows of it, 7 classes"
 
 
 @dataclass(frozen=True)
