@@ -92,6 +92,7 @@ def test_evaluation_reports_every_figure(data, encoders, cache, trained, tmp_pat
     assert all(wanted <= row.keys() for row in [*report["rates"], report["average"], *report["text_only"], *report["absent"].values()])
     assert set(report["absent"]) == {"text", "audio", "vision", "audio+vision", "text+audio"}
     assert report["average"]["mae"] == pytest.approx(np.mean([row["mae"] for row in report["rates"]]))
+    assert all(0 < report["recovery"][m]["error"] and 0 < report["recovery"][m]["mean_fill_error"] for m in ("audio", "vision"))
     # r = 0 with sound and picture away is the same case under two names.
     assert report["text_only"][0]["mae"] == pytest.approx(report["absent"]["audio+vision"]["mae"], abs=1e-6)
 

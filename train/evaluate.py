@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 import numpy as np
+import torch
+from torch import nn
 
 from msademo.checkpoint import read_checkpoint, write_atomically
 from msademo.corruption import MODALITIES, missing
 from msademo.errors import InputError
-from msademo.features.bundle import Features, predict, token_masks
+from msademo.features.bundle import Features, Statistics, collate, predict, token_masks
 from msademo.features.text import TextEncoder, load_text_encoder
 from msademo.metrics import regression_metrics
+from msademo.models.pglh import PGLH
 from msademo.registry import FusionModel, load_fusion
 from train.compose import Composer
 from train.data import read_transcripts
@@ -59,6 +62,24 @@ class Bench:
                     masks = [token_masks(clip, gone) for clip, gone in zip(clips, self.masks(clips, ratios, draw))]
                     rows.append(regression_metrics(predict(fusion.model, fusion.statistics, clips, masks, words), self.truth))
         return [average(rows) for rows in found]
+
+
+    @torch.inference_mode()
+    def recovery(self, model: PGLH, statistics: Statistics, rate: float = 0.5) -> dict[str, dict[str, float]]:
+        """Mean squared error of the recovered voice and face on the masked tokens only, and of filling them with the mean
+        (standardised features, so the mean is zero); first composition, one mask draw."""
+        clips = self.clips[0]
+        masks = [token_masks(clip, gone) for clip, gone in zip(clips, self.masks(clips, dict.fromkeys(MODALITIES, rate), 0))]
+        words = self.encoder.encode([clip.tokens for clip in clips], [mask["text"] for mask in masks])
+        sums = {m: np.zeros(3) for m in ("audio", "vision")}
+        for start in range(0, len(clips), 128):
+            part = slice(start, start + 128)
+            batch = collate(clips[part], masks[part], nn.utils.rnn.pad_sequence(words[part], batch_first=True), statistics)
+            recovered = model.forward_recovery(model.forward_encoders(batch), batch)
+            for m, total in sums.items():
+                gone, original = batch.missing[m], batch.target[m]
+                total += [float((recovered[m] - original)[gone].square().sum()), float(original[gone].square().sum()), float(original[gone].numel())]
+        return {m: {"rate": rate, "error": total[0] / total[2], "mean_fill_error": total[1] / total[2]} for m, total in sums.items()}
 
 
 def average(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -113,7 +134,7 @@ def evaluate_fusion(args: argparse.Namespace) -> dict:
         names = [name for name, gone in ABSENT.items() if ("text" not in gone) == with_text]
         cases = [{m: 1.0 if m in ABSENT[name] else 0.0 for m in MODALITIES} for name in names]
         absent |= dict(zip(names, bench.measure(fusion, cases)))
-    return {
+    report = {
         "checkpoint": path.name,
         "protocol": f"composed corpus: transcripts and scores of {args.corpus} ({args.split}), voices and faces of the {args.split} split, "
                     f"means over {COMPOSITIONS} compositions and {DRAWS} mask draws a rate; words are taken away before the text encoder "
@@ -122,6 +143,9 @@ def evaluate_fusion(args: argparse.Namespace) -> dict:
         "average": average([{k: v for k, v in row.items() if k != "rate"} for row in by_rate]),
         "absent": absent, "text_only": text_only,
     }
+    if isinstance(fusion.model, PGLH):
+        report["recovery"] = bench.recovery(fusion.model, fusion.statistics)
+    return report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
