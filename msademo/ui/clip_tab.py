@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass, field, fields
 from typing import Mapping
+from uuid import uuid4
 
 import gradio as gr
 from gradio.components.plot import PlotData
@@ -87,11 +88,23 @@ PANELS = 6 + 3 * len(MODALITIES)
 
 @dataclass(frozen=True)
 class Opened:
-    """What the page remembers of a clip: where it came from, what the transcript box held, and the clip taken apart."""
+    """What the page remembers of a clip: where it came from, what the transcript box held, the clip taken apart, and a name
+    for this opening of it."""
 
     path: str | None
     shown: str
     clip: object
+    token: str = field(default_factory=lambda: uuid4().hex)
+
+
+def curve_key(opened: Opened, controls: Controls) -> tuple[str, str, int]:
+    """What a robustness curve was drawn for."""
+    return opened.token, controls.curve_kind, controls.seed
+
+
+def still_true(drawn: tuple | None, opened: Opened | None, controls: Controls) -> Curve | None:
+    """The curve last drawn, if it is of this clip, kind and seed: one asked for earlier may arrive after they changed."""
+    return drawn[1] if drawn is not None and opened is not None and drawn[0] == curve_key(opened, controls) else None
 
 
 def caption(text: str) -> str:
@@ -162,22 +175,25 @@ def build_clip_tab(analyzer) -> None:
         shown, result = update(analyzer, now.clip, Controls.of(*values))
         return ("", now, now.shown, now.shown, pictures.word_times(now.clip.clip.words), None, result.score, gr.Column(visible=True), *shown.values())
 
-    def move(opened, curve, shown_words, *values):
+    def move(opened, drawn, shown_words, *values):
         if opened is None:
             if shown_words:
                 raise InputError("The clip was put away after an hour of rest; press Analyse to open it again.")
             return [gr.skip()] * (2 + PANELS)
-        shown, result = update(analyzer, opened.clip, Controls.of(*values), curve)
+        chosen = Controls.of(*values)
+        shown, result = update(analyzer, opened.clip, chosen, still_true(drawn, opened, chosen))
         return ("", result.score, *shown.values())
 
-    def draw_curve(opened, curve, *values):
-        if opened is None or curve is not None:
-            return gr.skip(), gr.skip()
+    def draw_curve(opened, drawn, *values):
         chosen = Controls.of(*values)
-        return gr.skip(), analyzer.curve(opened.clip, kind=chosen.curve_kind, seed=chosen.seed)
+        if opened is None or still_true(drawn, opened, chosen) is not None:
+            return gr.skip(), gr.skip()
+        return gr.skip(), (curve_key(opened, chosen), analyzer.curve(opened.clip, kind=chosen.curve_kind, seed=chosen.seed))
 
-    def place_curve(curve, score, *values):
-        return gr.skip(), *([gr.skip()] * 2 if curve is None or score is None else curve_panel(curve, Controls.of(*values), score))
+    def place_curve(opened, drawn, score, *values):
+        chosen = Controls.of(*values)
+        curve = still_true(drawn, opened, chosen)
+        return gr.skip(), *([gr.skip()] * 2 if curve is None or score is None else curve_panel(curve, chosen, score))
 
     def link(linked, before):
         value = 0.0 if linked is None else float(linked)
@@ -197,7 +213,7 @@ def build_clip_tab(analyzer) -> None:
 
     def then_curve(event):
         event = event.then(guarded(2)(draw_curve), [opened, curve, *controls], [page["message"], curve], concurrency_limit=1, **quietly)
-        return event.then(guarded(3)(place_curve), [curve, score, *controls], [page["message"], *curve_at], **quietly)
+        return event.then(guarded(3)(place_curve), [opened, curve, score, *controls], [page["message"], *curve_at], **quietly)
 
     def analysing(trigger):
         outputs = [page["message"], opened, page["transcript"], page["shown"], page["words"], curve, score, column, *panels]
@@ -220,7 +236,7 @@ def build_clip_tab(analyzer) -> None:
 
     page["again"].click(lambda seed: (seed or 0) + 1, page["seed"], page["seed"], queue=False, **quietly)
     for widget in (page["kind"], page["seed"], *(page[f"own_{m}"] for m in MODALITIES)):
-        then_curve(moving(widget.change(lambda: None, None, curve, queue=False, **latest).then, **latest))
+        then_curve(moving(widget.change, **latest))
 
     for mine, other in (("video", "sound"), ("sound", "video")):
         for trigger in (page[mine].upload, page[mine].stop_recording):
