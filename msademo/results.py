@@ -36,7 +36,7 @@ class Prediction:
 
     def to_dict(self) -> dict:
         return {"score": round(self.score, 4), "label": self.label, "complete_score": round(self.complete, 4),
-                "complete_label": class_of(self.complete), "change": round(self.change, 4)}
+                "complete_label": class_of(self.complete), "change": round(self.change, 4) + 0.0}      # no minus zero
 
 
 @dataclass(frozen=True)
