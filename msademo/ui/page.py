@@ -24,7 +24,9 @@ def build_demo(analyzer) -> gr.Blocks:
     """The demo around an Analyzer; nothing is loaded or listening yet."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=DELETE_AFTER) as demo:
         gr.HTML(HEADER)
-        build_clip_tab(analyzer)
+        with gr.Tabs():
+            with gr.Tab("Clip", id="clip"):
+                build_clip_tab(analyzer)
         add_clip_api(analyzer)
     return demo
 
