@@ -13,8 +13,10 @@ from msademo.errors import InputError
 from msademo.features.bundle import Statistics
 from msademo.models.meanpool import MeanPool, MeanPoolConfig
 from msademo.models.pglh import PGLH, PGLHConfig
+from msademo.models.pgmf import PGMF, PGMFConfig
 
-METHODS = {"pglh": (PGLH, PGLHConfig), "baseline": (MeanPool, MeanPoolConfig)}
+METHODS = {"pglh": (PGLH, PGLHConfig), "pgmf-teacher": (PGMF, PGMFConfig), "pgmf-student": (PGMF, PGMFConfig),
+           "baseline": (MeanPool, MeanPoolConfig)}
 
 
 @dataclass(frozen=True)

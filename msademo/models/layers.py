@@ -20,15 +20,18 @@ class Attention(nn.Module):
     """Multi-head attention, softmax(Q K^T / sqrt(d_head)) V, from queries (B, Q, d) to memory (B, T, d).
 
     hidden: (B, T) bool, True = may not be looked at (missing or padding); each row needs one visible place.
+    head_width: d_head, where heads are wider than their share of the width.
     Returns the mixed values (B, Q, d), and the weights (B, heads, Q, T) when asked for.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, head_width: int | None = None):
         super().__init__()
-        if width % heads:
+        if head_width is None and width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         self.heads, self.dropout = heads, dropout
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        inner = heads * head_width if head_width else width
+        self.query, self.key, self.value = (nn.Linear(width, inner) for _ in range(3))
+        self.out = nn.Linear(inner, width)
 
     def forward(self, queries, memory, hidden, weights: bool = False):
         def split(x):
@@ -44,19 +47,29 @@ class Attention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm self-attention and feed-forward over the visible places; (B, T, d) -> (B, T, d)."""
+    """Pre-norm self-attention and feed-forward over the visible places; (B, T, d) -> (B, T, d).
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float):
+    first: compute only so many places from the front, (B, first, d); they look at all the same.
+    """
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, head_width: int | None = None):
         super().__init__()
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads, dropout)
+        self.attention = Attention(width, heads, dropout, head_width)
         self.mlp = nn.Sequential(nn.Linear(width, feed_forward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feed_forward, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, hidden: torch.Tensor, first: int | None = None) -> torch.Tensor:
         normed = self.norm_attention(x)
-        x = x + self.dropout(self.attention(normed, normed, hidden)[0])
+        x = x[:, :first] + self.dropout(self.attention(normed[:, :first], normed, hidden)[0])
         return x + self.dropout(self.mlp(self.norm_mlp(x)))
+
+
+def absent_slot(x: torch.Tensor, hidden: torch.Tensor, token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put a place with the learnt "absent" token (d,) in front of x (B, T, d) and hidden (B, T): it is open only where all else
+    is shut, so a modality without a visible token can still be looked at."""
+    x = torch.cat([token.expand(len(x), 1, -1), x], dim=1)
+    return x, torch.cat([(~hidden).any(1, keepdim=True), hidden], dim=1)
 
 
 def stretch(tokens: torch.Tensor, lengths: torch.Tensor, longest: int) -> torch.Tensor:

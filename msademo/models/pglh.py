@@ -15,7 +15,7 @@ from torch import nn
 
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
-from msademo.models.layers import Attention, EncoderLayer, positions, stretch, visible_mean
+from msademo.models.layers import Attention, EncoderLayer, absent_slot, positions, stretch, visible_mean
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Batch:
     """What a fusion model reads. Per modality: values (B, T, D) float32 standardised, missing (B, T) bool, padding (B, T) bool.
 
     target, for training: the values before corruption (for text, of the pass that read every word). score: (B,) float.
+    prompt, for a guided model: features of the guidance's tokens (B, T_P, D_text) float32 standardised, with prompt_padding
+    (B, T_P) bool; a clip whose places are all padding has no guidance, and None means that none has.
     """
 
     values: Mapping[str, torch.Tensor]
@@ -65,6 +67,8 @@ class Batch:
     padding: Mapping[str, torch.Tensor]
     target: Mapping[str, torch.Tensor] | None = None
     score: torch.Tensor | None = None
+    prompt: torch.Tensor | None = None
+    prompt_padding: torch.Tensor | None = None
 
     def hidden(self, modality: str) -> torch.Tensor:
         return self.missing[modality] | self.padding[modality]
@@ -110,8 +114,7 @@ class ModalityEncoder(nn.Module):
     def forward(self, values: torch.Tensor, hidden: torch.Tensor) -> Encoded:
         x = self.embed(values)
         x = x + positions(x.shape[1], x.shape[2], x.device)
-        x = torch.cat([self.absent_token.expand(len(x), 1, -1), x], dim=1)
-        hidden = torch.cat([(~hidden).any(1, keepdim=True), hidden], dim=1)      # the slot is open only when all else is shut
+        x, hidden = absent_slot(x, hidden, self.absent_token)
         x = self.dropout(x)
         for layer in self.layers:
             x = layer(x, hidden)
