@@ -197,3 +197,17 @@ def test_quantised_rows_are_scale_times_nibble_less_8():
     block = torch.from_numpy(np.concatenate([scale.view(np.uint8), packed]))
     expected = [0.5 * ((int(b) & 15) - 8) for b in packed] + [0.5 * ((int(b) >> 4) - 8) for b in packed]
     assert e5.dequantise(block).tolist() == expected
+
+
+def test_the_encoder_is_tuned_and_a_further_leg_goes_on_from_it(data, encoders, tmp_path):
+    """A leg that starts from a checkpoint keeps its layers and tells where it came from; one step leaves the weights near."""
+    from msademo.checkpoint import file_hash, read_checkpoint
+    from train.__main__ import main
+    start, out = encoders / "text.safetensors", tmp_path / "text.safetensors"
+    common = ["text", "--data", str(data), "--epochs", "1", "--lr", "1e-6"]
+    assert main([*common, "--start", str(start), "--mosi-repeats", "3", "--out", str(out), "--work", str(tmp_path / "work")]) == 0
+    before, after = read_checkpoint(start, "text"), read_checkpoint(out, "text")
+    assert after.config == before.config and after.meta["start"]["sha256"] == file_hash(start)
+    assert after.meta["settings"]["mosi_repeats"] == 3
+    moved = [float((after.tensors[name].float() - before.tensors[name].float()).abs().max()) for name in before.tensors]
+    assert 0 < max(moved) < 1e-3, "the layers were opened, and started where the checkpoint left them"

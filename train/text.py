@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from msademo.checkpoint import save_checkpoint
+from msademo.checkpoint import file_hash, read_checkpoint, save_checkpoint
 from msademo.corruption import missing
 from msademo.errors import InputError
-from msademo.features.text import TextEncoder, TextTokens
+from msademo.features.text import TextEncoder, TextTokens, load_text_encoder
 from msademo.metrics import regression_metrics
 from train.data import Transcript, read_transcripts
 from train.loop import Schedule, best_device, fit
@@ -97,10 +99,13 @@ class TextTask:
 
     name = "text"
 
-    def __init__(self, train: list[Transcript], valid: list[Transcript], settings: TextSettings, seed: int):
+    def __init__(self, train: list[Transcript], valid: list[Transcript], settings: TextSettings, seed: int, encoder: TextEncoder | None = None):
+        """encoder: a tuned one to go on from; its layers are opened again."""
         self.settings, self.seed, self.train = settings, seed, train
         torch.manual_seed(seed)
-        self.model = ScoreReader(TextEncoder(settings.tuned_layers), settings.dropout).to(best_device())
+        encoder = encoder or TextEncoder(settings.tuned_layers)
+        encoder.backbone.tune(settings.tuned_layers)
+        self.model = ScoreReader(encoder, settings.dropout).to(best_device())
         self.steps_per_epoch = len(draw_epoch(train, settings, np.random.default_rng([seed, 0]))) // settings.batch
         self.valid = [(row, self.model.encoder.tokenize(row.words)) for row in valid]
 
@@ -152,21 +157,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/text"), help="where the resumable state is kept")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=5e-5)
+    parser.add_argument("--mosi-repeats", type=int, default=TextSettings.mosi_repeats, help="how often MOSI's rows are seen an epoch")
+    parser.add_argument("--start", type=Path, default=None, help="text checkpoint to go on from instead of the backbone as it came")
     parser.add_argument("--seed", type=int, default=1111)
 
 
+def started_from(path: Path | None) -> tuple[TextEncoder | None, dict]:
+    """The encoder a further leg goes on from, and what the new checkpoint tells of the leg before."""
+    if path is None:
+        return None, {}
+    before = read_checkpoint(path, "text").meta
+    told = {"sha256": file_hash(path), **{key: before.get(key) for key in ("command", "schedule", "settings", "epoch", "start")}}
+    return load_text_encoder(path), {"start": told}
+
+
 def run(args: argparse.Namespace) -> None:
-    settings = TextSettings()
+    encoder, start = started_from(args.start)
+    settings = TextSettings(mosi_repeats=args.mosi_repeats, **({"tuned_layers": encoder.tuned} if encoder else {}))
     schedule = Schedule(epochs=args.epochs, lr=args.lr, ema=0.99, seed=args.seed)
     corpora = ("mosi", "mosei")
     train = [row for corpus in corpora for row in read_transcripts(args.data, corpus, "train")]
     valid = read_transcripts(args.data, "mosi", "valid") + read_transcripts(args.data, "mosei", "valid")[::4][:MOSEI_VALID]
-    task = TextTask(train, valid, settings, args.seed)
-    best = fit(task, schedule, args.work, asdict(settings))
+    task = TextTask(train, valid, settings, args.seed, encoder)
+    best = fit(task, schedule, args.work, {**asdict(settings), **start})
     save_checkpoint(
         args.out, "text", {"backbone": task.model.encoder.backbone.name, "tuned_layers": settings.tuned_layers},
         task.model.encoder.tuned_weights(), settings=asdict(settings), schedule=asdict(schedule), epoch=best.epoch,
         metrics={"split": "valid", "protocol": "words alone, a linear read-out of the mean token", **best.metrics},
         data="CMU-MOSI and CMU-MOSEI transcripts and scores (train); research use",
-        command=f"python -m train text --data DATA --epochs {args.epochs} --lr {args.lr} --seed {args.seed}")
+        command=shlex.join(["python", "-m", "train", *sys.argv[1:]]), **start)
     print(f"wrote {args.out}: epoch {best.epoch}, valid score {best.metrics['score']:.4f}")
