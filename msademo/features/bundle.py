@@ -88,9 +88,10 @@ def pad(arrays: Sequence[np.ndarray], longest: int, fill) -> torch.Tensor:
 
 
 def collate(samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray]], text: torch.Tensor, statistics: Statistics,
-            clean_text: torch.Tensor | None = None) -> Batch:
+            clean_text: torch.Tensor | None = None, prompts: Sequence[torch.Tensor] | None = None) -> Batch:
     """One batch. masks: token_masks of each sample; text: (B, T, D) features of the words left (TextEncoder's output);
-    clean_text: the same of all words, given when the batch is to carry targets for recovery."""
+    clean_text: the same of all words, given when the batch is to carry targets for recovery; prompts: (T_P, D) features of each
+    sample's guidance (PromptReader's output), (0, D) where a sample has none."""
     values, missing, padding, target = {}, {}, {}, {}
     for m in MODALITIES:
         gone = [mask[m] for mask in masks]
@@ -106,16 +107,22 @@ def collate(samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray
     device = text.device
     score = None if samples[0].score is None else torch.tensor([s.score for s in samples], dtype=torch.float32, device=device)
     moved = lambda part: {m: tensor.to(device) for m, tensor in part.items()}
-    return Batch(moved(values), moved(missing), moved(padding), moved(target), score)
+    prompt = prompt_padding = None
+    if prompts is not None and any(len(p) for p in prompts):
+        prompt = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True).to(device)
+        prompt_padding = torch.arange(prompt.shape[1], device=device)[None] >= torch.tensor([len(p) for p in prompts], device=device)[:, None]
+        prompt = statistics.standardise(prompt, "text")
+    return Batch(moved(values), moved(missing), moved(padding), moved(target), score, prompt, prompt_padding)
 
 
 @torch.inference_mode()
 def predict(model: nn.Module, statistics: Statistics, clips: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray]],
-            words: Sequence[torch.Tensor], batch: int = 128) -> np.ndarray:
-    """Scores (N,) of clips under token masks, given the features of the words left (TextEncoder.encode)."""
+            words: Sequence[torch.Tensor], batch: int = 128, prompts: Sequence[torch.Tensor] | None = None) -> np.ndarray:
+    """Scores (N,) of clips under token masks, given the features of the words left (TextEncoder.encode) and of the guidance."""
     scores = []
     for start in range(0, len(clips), batch):
         part = slice(start, start + batch)
         text = nn.utils.rnn.pad_sequence(list(words[part]), batch_first=True)
-        scores.append(model(collate(clips[part], masks[part], text, statistics)).float().cpu())
+        guidance = None if prompts is None else prompts[part]
+        scores.append(model(collate(clips[part], masks[part], text, statistics, prompts=guidance)).float().cpu())
     return torch.cat(scores).numpy()
