@@ -44,7 +44,7 @@ class Pool:
     """The voices and faces of one split, as features. Variants of one original differ by augmentation; the first is clean.
 
     voices: per recording its variants, each (T, 33); faces: (N, variants, D); *_emotion: (n,) names; strength: (n,) bool,
-    a recording spoken with strong emotion.
+    a recording spoken with strong emotion. face_file: (N,) names in the archive, for who wants to see a face again.
     """
 
     voices: Sequence[Sequence[np.ndarray]]
@@ -53,6 +53,7 @@ class Pool:
     voice_strong: np.ndarray
     faces: np.ndarray
     face_emotion: np.ndarray
+    face_file: Sequence[str] = ()
 
     def __post_init__(self):
         for what, emotions, polarity in (("voices", self.voice_emotion, VOICE_POLARITY), ("faces", self.face_emotion, FACE_POLARITY)):

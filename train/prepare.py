@@ -74,6 +74,12 @@ def jitter(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip((seen.astype(np.float32) - 128) * rng.uniform(0.8, 1.2) + 128 + rng.uniform(-15, 15), 0, 255).astype(np.uint8)
 
 
+def face_variant(crop: np.ndarray, name: str, variant: int) -> np.ndarray:
+    """The crop of the archive's face `name` as its variant was seen; 0 is the crop itself."""
+    seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+    return crop if variant == 0 else jitter(crop, np.random.default_rng([seed, variant]))
+
+
 def face_arrays(archive: Path, names: tuple[str, ...], network: Path) -> dict[str, np.ndarray]:
     """Vision tokens (n, FACE_VARIANTS, D) in half precision of a block of faces, clean and jittered; ok (n,) bool."""
     import cv2
@@ -88,8 +94,7 @@ def face_arrays(archive: Path, names: tuple[str, ...], network: Path) -> dict[st
                 crop = None
             ok.append(crop is not None and crop.shape == (48, 48))
             crop = crop if ok[-1] else np.zeros((48, 48), np.uint8)
-            seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
-            crops += [crop] + [jitter(crop, np.random.default_rng([seed, v])) for v in range(1, FACE_VARIANTS)]
+            crops += [face_variant(crop, name, v) for v in range(FACE_VARIANTS)]
     tokens = crop_tokens(np.stack(crops), load_expression(network))
     return {"values": tokens.reshape(len(names), FACE_VARIANTS, -1).astype(np.float16), "ok": np.array(ok)}
 
@@ -164,14 +169,14 @@ def load_pool(data: Path, split: str, network: Path, cache: Path = CACHE, worker
         if job.target.is_file():
             block = np.load(job.target)
             values.append(block["values"][block["ok"]])
-            kept += [face.expression for face, ok in zip(faces[start:start + FACE_BLOCK], block["ok"]) if ok]
+            kept += [face for face, ok in zip(faces[start:start + FACE_BLOCK], block["ok"]) if ok]
     if not usable or not kept:
         raise InputError(f"None of the {'voices' if not usable else 'faces'} of {data} could be read; see the reasons above.")
     return Pool(voices=[[arrays[f"values{v}"] for v in variants] for _, arrays in usable],
                 voice_times=[[arrays[f"times{v}"] for v in variants] for _, arrays in usable],
                 voice_emotion=np.array([voice.emotion for voice, _ in usable]),
                 voice_strong=np.array([voice.strong for voice, _ in usable]),
-                faces=np.concatenate(values), face_emotion=np.array(kept))
+                faces=np.concatenate(values), face_emotion=np.array([face.expression for face in kept]), face_file=[face.file for face in kept])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
