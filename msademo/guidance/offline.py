@@ -27,9 +27,9 @@ TONES = ((0.05, "neutral"), (0.35, "slightly {}"), (0.70, "clearly {}"), (1.01, 
 
 # Function words that tell languages apart; VADER knows English only, and German "die" is not its "die".
 ENGLISH = frozenset("the and of you this that is it its it's with for are have has my they be not do he she we i to at but your what".split())
-FOREIGN = frozenset("""der die das und ist nicht ich sie ein eine mit auf den dem zu wir ihr auch
-    le la les est et un une que je pas dans pour sur ce qui il elle nous vous des du el los las y es en muy por con se lo mi
-    il di che non per sono è e gli della um uma não com os as em het een niet ik van dat zijn""".split())
+FOREIGN = frozenset("""der die das und ist nicht ich sie ein eine mit auf den dem zu wir ihr auch es liegt war
+    le la les est et un une que je pas dans pour sur ce qui il elle nous vous des du el esto y muy por con pero lo
+    di che non per sono gli della una não os uma het een niet ik van dat zijn""".split())
 
 SIGN = {"happy": 1, "angry": -1, "disgust": -1, "fear": -1, "sad": -1, "neutral": 0, "surprise": 0}
 LOOKS = {"angry": "angry", "disgust": "disgusted", "fear": "afraid", "happy": "happy", "neutral": "neutral", "sad": "sad", "surprise": "surprised"}
@@ -46,9 +46,9 @@ HIGHER = (-0.26, 0.0)       # octaves
 AROUSAL = (3, 6)        # sum of the four levels above
 PAUSE = -8.0                # dB below the level of the active frames; a token down there is a pause
 
-# Faces
-SURE = (0.5, 0.7)           # mean of the largest probability
-MOOD = (0.15, 0.4)          # mean of pleasant less unpleasant probabilities
+# Thirds of 3000 composed sequences of valid faces; mood: what is nearer to 0 than 0.15 was neutral faces as often as any other.
+SURE = (0.48, 0.65)         # mean over frames of the largest probability
+MOOD = (0.15, 0.5)          # mean of the pleasant probability less the unpleasant ones
 
 
 @dataclass(frozen=True)
