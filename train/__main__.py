@@ -14,6 +14,7 @@ COMMANDS = {
     "text": ("train.text", "tune the text encoder's upper layers on transcripts with scores"),
     "pglh": ("train.pglh", "train PGLH on the composed corpus"),
     "baseline": ("train.baseline", "train the mean-pool MLP that the methods are measured against"),
+    "guidance": ("train.guidance", "write the prompts of the composed corpus, offline or with a language model"),
     "evaluate": ("train.evaluate", "measure a checkpoint under missing data"),
 }
 

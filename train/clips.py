@@ -17,7 +17,7 @@ from msademo.features.bundle import Statistics, collate, predict, token_masks
 from msademo.features.text import load_text_encoder
 from msademo.metrics import regression_metrics
 from train.compose import Composer, Composition
-from train.data import Transcript, read_transcripts
+from train.data import Transcript, read_transcripts, training_transcripts
 from train.loop import Fitted, Schedule, best_device, fit
 from train.prepare import CACHE, load_pool
 from train.text import similar_lengths
@@ -35,7 +35,7 @@ class ClipTask:
         self.name, self.masking, self.seed = name, masking, seed
         self.encoder = load_text_encoder(text).to(best_device())
         self.composer, self.valid_composer = (Composer(load_pool(data, split, face, cache, say=say), composition) for split in ("train", "valid"))
-        transcripts = [row for corpus in corpora for row in read_transcripts(data, corpus, "train") if row.words]
+        transcripts = training_transcripts(data, corpora)
         self.words = WordReader(self.encoder, transcripts, masking, seed, cache, file_hash(text))
         self.statistics = self.measure()
         torch.manual_seed(seed)

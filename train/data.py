@@ -6,6 +6,7 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Sequence
 
 from msademo.errors import InputError
 from msademo.transcript import split_words
@@ -65,6 +66,11 @@ def read_transcripts(data: Path, corpus: str, split: str) -> list[Transcript]:
     rows = read_rows(Path(data) / corpus / "label.csv", ("video_id", "clip_id", "text", "label", "mode"))
     return [Transcript(f"{row['video_id']}${row['clip_id']}", corpus, tuple(split_words(FILLER.sub("", row["text"]))), float(row["label"]))
             for row in rows if row["mode"] == check_split(split)]
+
+
+def training_transcripts(data: Path, corpora: Sequence[str] = ("mosi", "mosei")) -> list[Transcript]:
+    """All training rows with words, corpus after corpus: the numbering that compositions and masks are seeded by."""
+    return [row for corpus in corpora for row in read_transcripts(data, corpus, "train") if row.words]
 
 
 def read_voices(data: Path, split: str) -> list[Voice]:
