@@ -149,12 +149,17 @@ class E5(nn.Module):
             module.eval()
         return self
 
+    @torch.no_grad()
+    def embed(self, ids: torch.Tensor, positions: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+        """The embeddings as the frozen layers leave them, (B, T, 384)."""
+        hidden = self.norm(self.words(ids) + self.positions(positions) + self.segment)
+        for layer in self.layers[:self.frozen]:
+            hidden = layer(hidden, src_key_padding_mask=padding)
+        return hidden
+
     def forward(self, ids: torch.Tensor, positions: torch.Tensor, attend: torch.Tensor) -> torch.Tensor:
         padding = None if bool(attend.all()) else ~attend
-        with torch.no_grad():
-            hidden = self.norm(self.words(ids) + self.positions(positions) + self.segment)
-            for layer in self.layers[:self.frozen]:
-                hidden = layer(hidden, src_key_padding_mask=padding)
+        hidden = self.embed(ids, positions, padding)
         for layer in self.layers[self.frozen:]:
             hidden = layer(hidden, src_key_padding_mask=padding)
         return hidden

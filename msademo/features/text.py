@@ -52,6 +52,19 @@ class TextTokens:
         return out | out[of_words].all()           # all() of no token at all is true: words without a token are no text
 
 
+def pack(tokens: Sequence[TextTokens], missing: Sequence[np.ndarray] | None, pad: int, device: torch.device):
+    """The tokens left of a batch of texts, moved together: ids (B, T), their places in the text (B, T), and which entries
+    are tokens (B, T) bool; T is what the longest has left, and at least 1. missing: a (T_i,) bool array a text."""
+    kept = [np.flatnonzero(~m) for m in missing] if missing is not None else [np.arange(len(t)) for t in tokens]
+    longest = max(1, max(len(k) for k in kept))
+    ids = np.full((len(tokens), longest), pad, dtype=np.int64)
+    places = np.zeros((len(tokens), longest), dtype=np.int64)
+    there = np.zeros((len(tokens), longest), dtype=bool)
+    for row, (text, keep) in enumerate(zip(tokens, kept)):
+        ids[row, :len(keep)], places[row, :len(keep)], there[row, :len(keep)] = text.ids[keep], keep, True
+    return tuple(torch.from_numpy(part).to(device) for part in (ids, places, there))
+
+
 class TextEncoder(nn.Module):
     """The text backbone with its tokenizer; its upper layers may be our own, tuned ones.
 
@@ -100,23 +113,13 @@ class TextEncoder(nn.Module):
         may attend to; the caller keeps the masks.
         """
         lengths = [len(t) for t in tokens]
-        missing = missing if missing is not None else [np.zeros(n, dtype=bool) for n in lengths]
-        kept = [np.flatnonzero(~m) for m in missing]
-        longest = max(1, max(len(k) for k in kept))
-        ids = np.full((len(tokens), longest), self.special["pad"], dtype=np.int64)
-        places = np.zeros((len(tokens), longest), dtype=np.int64)
-        attend = np.zeros((len(tokens), longest), dtype=bool)
-        for row, (text, keep) in enumerate(zip(tokens, kept)):
-            ids[row, :len(keep)], places[row, :len(keep)], attend[row, :len(keep)] = text.ids[keep], keep, True
-        device = self.backbone.norm.weight.device
-        there = torch.from_numpy(attend).to(device)
+        ids, where, there = pack(tokens, missing, self.special["pad"], self.backbone.norm.weight.device)
         # A text with nothing left reads its first padding, so that no row of the softmax is empty; it is dropped below.
         readable = there.clone()
         readable[:, 0] |= ~there.any(1)
-        where = torch.from_numpy(places).to(device)
-        hidden = self.backbone(torch.from_numpy(ids).to(device), where, readable)
+        hidden = self.backbone(ids, where, readable)
         out = hidden.new_zeros(len(tokens), max(lengths), self.dim)
-        rows = torch.arange(len(tokens), device=device)[:, None].expand_as(where)
+        rows = torch.arange(len(tokens), device=where.device)[:, None].expand_as(where)
         out[rows[there], where[there]] = hidden[there]
         return out
 
