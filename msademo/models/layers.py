@@ -50,12 +50,14 @@ class EncoderLayer(nn.Module):
     """Pre-norm self-attention and feed-forward over the visible places; (B, T, d) -> (B, T, d).
 
     first: compute only so many places from the front, (B, first, d); they look at all the same.
+    attention_dropout: dropout of the attention's weights, where it is another than the rest's.
     """
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, head_width: int | None = None):
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, head_width: int | None = None,
+                 attention_dropout: float | None = None):
         super().__init__()
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads, dropout, head_width)
+        self.attention = Attention(width, heads, dropout if attention_dropout is None else attention_dropout, head_width)
         self.mlp = nn.Sequential(nn.Linear(width, feed_forward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feed_forward, width))
         self.dropout = nn.Dropout(dropout)
 
@@ -70,6 +72,13 @@ def absent_slot(x: torch.Tensor, hidden: torch.Tensor, token: torch.Tensor) -> t
     is shut, so a modality without a visible token can still be looked at."""
     x = torch.cat([token.expand(len(x), 1, -1), x], dim=1)
     return x, torch.cat([(~hidden).any(1, keepdim=True), hidden], dim=1)
+
+
+def visible_first(hidden: torch.Tensor) -> torch.Tensor:
+    """(B, T) bool -> (B, n) places, n the most visible places of any sample: each sample's visible places in their order, then
+    hidden ones. Reading a sequence at these places alone leaves out what nothing may look at."""
+    count = int((~hidden).sum(1).max())
+    return torch.sort(hidden.to(torch.uint8), dim=1, stable=True).indices[:, :count]
 
 
 def stretch(tokens: torch.Tensor, lengths: torch.Tensor, longest: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
-from msademo.models.layers import EncoderLayer, absent_slot, positions, stretch
+from msademo.models.layers import EncoderLayer, absent_slot, positions, stretch, visible_first
 from msademo.models.pglh import Batch
 
 SOURCES = ("vision", "audio")           # beta in (5)-(7); the words are always alpha
@@ -95,8 +95,9 @@ def paper_config(corpus: str, guided: bool) -> PGMFConfig:
 class Aligned:
     """What one forward pass gives beside the score (B,).
 
-    fusion: (B, d), H_fusion. maps: per source the attention of the layers asked for, each (B, heads, 1 + T_text, 1 + T_source)
-    with the slots of the "absent" tokens in front. rows (B, 1 + T_text), columns per source (B, 1 + T_source): bool, True = hidden.
+    fusion: (B, d), H_fusion. maps: per source the attention of the layers asked for, each (B, heads, Q, T), over the slot of the
+    "absent" token and the tokens - all of them, or only each clip's visible ones where they were packed. rows (B, Q), columns per
+    source (B, T): bool, True = hidden.
     """
 
     score: torch.Tensor
@@ -117,8 +118,28 @@ class Alignments:
     maps: dict[str, torch.Tensor]
 
 
+def encoder_layers(config: PGMFConfig, count: int, heads: int, feed_forward: int) -> nn.ModuleList:
+    """Dropout behind the attention, not on its weights: a CPU is twice as fast so."""
+    return nn.ModuleList([EncoderLayer(config.width, heads, feed_forward, config.dropout, config.head_width, attention_dropout=0.0)
+                          for _ in range(count)])
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """S_m of one modality, the slot of its "absent" token in front: tokens (B, Q, d), hidden (B, Q) bool; places (B, Q), where in
+    the slot and the tokens they come from when only the visible ones are carried, else None."""
+
+    tokens: torch.Tensor
+    hidden: torch.Tensor
+    places: torch.Tensor | None
+
+    def pick(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows of x (B, 1 + T, d) that belong to these tokens."""
+        return x if self.places is None else x.gather(1, self.places[..., None].expand(-1, -1, x.shape[-1]))
+
+
 class Embedding(nn.Module):
-    """(1): features to the shared width, positions, `layers` Transformer layers; values (B, T, D) -> S_m (B, 1 + T, d), hidden."""
+    """(1): features to the shared width, positions, `layers` Transformer layers; values (B, T, D) -> S_m."""
 
     def __init__(self, config: PGMFConfig, modality: str, layers: int):
         super().__init__()
@@ -126,11 +147,11 @@ class Embedding(nn.Module):
         self.linear = nn.Linear(config.dims[modality], config.width)
         self.absent_token = nn.Parameter(torch.randn(config.width) * 0.02)
         self.places = nn.Parameter(torch.randn(config.lengths[modality], config.width) * 0.02) if config.lengths else None
-        self.layers = encoder_layers(config, layers)
+        self.layers = encoder_layers(config, layers, config.heads, config.feed_forward)
         self.norm = nn.LayerNorm(config.width) if layers else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, values: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, values: torch.Tensor, hidden: torch.Tensor, packed: bool) -> Embedded:
         x = self.linear(values.masked_fill(hidden[..., None], 0.0))
         length = x.shape[1]
         if self.places is None:
@@ -140,15 +161,13 @@ class Embedding(nn.Module):
         else:
             raise InputError(f"This PGMF reads at most {len(self.places)} {self.modality} tokens and was given {length}; cut the clip.")
         x, hidden = absent_slot(x, hidden, self.absent_token)
+        places = visible_first(hidden) if packed else None
+        if packed:
+            x, hidden = Embedded(x, hidden, places).pick(x), hidden.gather(1, places)
         x = self.dropout(x)
         for layer in self.layers:
             x = layer(x, hidden)
-        return self.norm(x), hidden
-
-
-def encoder_layers(config: PGMFConfig, count: int) -> nn.ModuleList:
-    return nn.ModuleList([EncoderLayer(config.width, config.heads, config.feed_forward, config.dropout, config.head_width)
-                          for _ in range(count)])
+        return Embedded(self.norm(x), hidden, places)
 
 
 class PromptEmbedding(nn.Module):
@@ -158,7 +177,7 @@ class PromptEmbedding(nn.Module):
         super().__init__()
         self.linear = nn.Linear(config.dims["text"], config.width)
         self.tokens = nn.Parameter(torch.randn(config.prompt_tokens, config.width) * 0.5)
-        self.layers = encoder_layers(config, config.prompt_layers)
+        self.layers = encoder_layers(config, config.prompt_layers, config.heads, config.feed_forward)
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -191,7 +210,7 @@ class ConditionalAttention(nn.Module):
 
     def forward(self, x, source, hidden, guidance=None, unguided=None, weights: bool = False):
         """hidden (B, T) bool; unguided (B,) bool: the clips whose Delta is 1 all over. -> (B, Q, d), and the map when asked for."""
-        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)               # (B, heads, length, d_k)
+        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2).contiguous()  # (B, heads, length, d_k)
         q, k, v = split(self.query(x)), split(self.key(source)), split(self.value(source))
         shut = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device).masked_fill_(hidden, -torch.inf)[:, None, None, :]
         if guidance is None and not weights:
@@ -219,7 +238,7 @@ class AlignmentLayer(nn.Module):
         super().__init__()
         self.norm_attention, self.norm_mlp = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
         self.attention = ConditionalAttention(config)
-        self.mlp = nn.Sequential(nn.Linear(config.width, config.alignment_feed_forward), nn.GELU(), nn.Dropout(config.dropout),
+        self.mlp = nn.Sequential(nn.Linear(config.width, config.alignment_feed_forward), nn.GELU(),
                                  nn.Linear(config.alignment_feed_forward, config.width))
         self.dropout = nn.Dropout(config.dropout)
 
@@ -239,17 +258,17 @@ class PGMF(nn.Module):
         self.prompt_embedding = PromptEmbedding(config) if config.guided else None
         self.alignments = nn.ModuleDict({m: nn.ModuleList([AlignmentLayer(config) for _ in range(config.alignment_layers)]) for m in SOURCES})
         self.fusion_token = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.fusion = nn.ModuleList([EncoderLayer(config.width, config.fusion_heads, config.fusion_feed_forward, config.dropout, config.head_width)
-                                     for _ in range(config.fusion_layers)])
+        self.fusion = encoder_layers(config, config.fusion_layers, config.fusion_heads, config.fusion_feed_forward)
         self.norm = nn.LayerNorm(config.width)
         self.score = nn.Linear(config.width, 1)
 
-    def forward_guidance(self, batch: Batch, longest: int) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def forward_guidance(self, batch: Batch, text: Embedded) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """S_P (4) for the slot and the words of each clip, and which clips have no guidance; (None, None) where none has any."""
         if self.prompt_embedding is None or batch.prompt is None or batch.prompt_padding.all():
             return None, None
-        lengths = 1 + (~batch.padding["text"]).sum(1)
-        return self.prompt_embedding(batch.prompt, batch.prompt_padding, lengths, longest), batch.prompt_padding.all(1)
+        padding = batch.padding["text"]
+        guidance = self.prompt_embedding(batch.prompt, batch.prompt_padding, 1 + (~padding).sum(1), 1 + padding.shape[1])
+        return text.pick(guidance), batch.prompt_padding.all(1)
 
     def forward_fusion(self, aligned: list[torch.Tensor], hidden: torch.Tensor) -> torch.Tensor:
         """Both aligned sequences and the fusion token through the Transformer -> H_fusion (B, d)."""
@@ -259,21 +278,22 @@ class PGMF(nn.Module):
             x = layer(x, hidden, 1 if number == len(self.fusion) else None)               # of the last layer only the token is read
         return self.norm(x[:, 0])
 
-    def align(self, batch: Batch, maps: str = "none") -> Aligned:
-        """(1)-(8). maps: keep the attention of "none", the "last", or "all" layers."""
-        embedded = {m: self.embeddings[m](batch.values[m], batch.hidden(m)) for m in MODALITIES}
-        text, rows = embedded["text"]
-        guidance, unguided = self.forward_guidance(batch, text.shape[1])
+    def align(self, batch: Batch, maps: str = "none", packed: bool = True) -> Aligned:
+        """(1)-(8). maps: keep the attention of "none", the "last", or "all" layers. packed: carry each clip's visible tokens alone,
+        which changes nothing but the time it takes."""
+        embedded = {m: self.embeddings[m](batch.values[m], batch.hidden(m), packed) for m in MODALITIES}
+        text = embedded["text"]
+        guidance, unguided = self.forward_guidance(batch, text)
         aligned, kept = [], {}
         for m in SOURCES:
-            x, kept[m] = text, []
+            x, kept[m] = text.tokens, []
             for number, layer in enumerate(self.alignments[m], start=1):
                 wanted = maps == "all" or maps == "last" and number == len(self.alignments[m])
-                x, attention = layer(x, *embedded[m], guidance, unguided, wanted)         # (2), (3)
+                x, attention = layer(x, embedded[m].tokens, embedded[m].hidden, guidance, unguided, wanted)   # (2), (3)
                 kept[m] += [attention] if wanted else []
             aligned.append(x)
-        fusion = self.forward_fusion(aligned, rows)
-        return Aligned(self.score(fusion)[:, 0], fusion, kept, rows, {m: embedded[m][1] for m in SOURCES})    # (8)
+        fusion = self.forward_fusion(aligned, text.hidden)
+        return Aligned(self.score(fusion)[:, 0], fusion, kept, text.hidden, {m: embedded[m].hidden for m in SOURCES})    # (8)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Scores (B,) on the data set's scale. A batch without a prompt gives the teacher's unconditioned attention softmax(W)."""
@@ -286,7 +306,7 @@ class PGMF(nn.Module):
     @torch.no_grad()
     def explain(self, batch: Batch) -> Alignments:
         """The score with the attention of every layer and head."""
-        found = self.align(batch, maps="all")
+        found = self.align(batch, maps="all", packed=False)
         shut = lambda m: (found.rows[:, 1:, None] | found.columns[m][:, None, 1:])[:, None, None]
         return Alignments(found.score, found.fusion,
                           {m: torch.stack(layers, dim=1)[..., 1:, 1:].masked_fill(shut(m), 0.0) for m, layers in found.maps.items()})
