@@ -6,37 +6,40 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
 
-from msademo import degrade
-from msademo.backbones.expression import load_expression
-from msademo.corruption import KINDS, MODALITIES, check_ratio, check_seed, missing
+from msademo import account, degrade
+from msademo.corruption import KINDS, MODALITIES, check_seed, missing
 from msademo.errors import InputError
 from msademo.features.audio import AUDIO_NAMES, audio_tokens
 from msademo.features.bundle import Features, Track, collate, predict, token_masks
-from msademo.features.text import load_text_encoder
 from msademo.features.vision import VISION_NAMES, FaceTrack, face_track, vision_tokens
+from msademo.guidance.chat import Chat, ChatSettings, has_key
+from msademo.guidance.clips import clip_guidance
+from msademo.guidance.given import COMPLETE, LEFT, Guidance, given_guidance, guided_by
 from msademo.media import Clip, load_clip, replace_words
-from msademo.registry import load_fusion
-from msademo.models.pglh import Batch, Explained
-from msademo.results import ClipResult, Curve, ModalityView, Prediction, PromptAttention, Recovery
+from msademo.options import kinds_of, models_of, ratios_of
+from msademo.results import ClipResult, Curve, ModalityView, Prediction
+from msademo.shelf import Models, load_models
 from msademo.transcript import Word
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
-SIGNAL_KINDS = {"text": degrade.TEXT_KINDS, "audio": degrade.AUDIO_KINDS, "vision": degrade.VIDEO_KINDS}
 CURVE_RATES = np.round(np.arange(10) / 10, 1)
 KEPT_DEGRADED = 6         # re-extracted degraded signals remembered per clip
+KEPT_TOLD = 32            # prompts written for a clip, and complete scores under other prompts, remembered per clip
+GUIDANCE_SECONDS = 20.0     # how long a language model may take, all attempts together, before the offline prompt stands in
 
 
 @dataclass(frozen=True)
 class OpenedClip:
-    """A clip taken apart: decoded once, features extracted once. Plain memory; analyses never change it (but for the memo of
-    degraded signals, which only spares work).
+    """A clip taken apart: decoded once, features extracted once. Plain memory; analyses never change it (but for the memos of
+    degraded signals, prompts and the teacher's complete scores, which only spare work).
 
-    clean_text: (T, D) features of all words. complete: the models' scores with nothing taken away, by model name.
+    clean_text: (T, D) features of all words. complete: the models' scores with nothing taken away, by model name; the teacher's
+    with `guidance`, the prompt written offline from the complete clip.
     """
 
     clip: Clip
@@ -44,65 +47,28 @@ class OpenedClip:
     features: Features
     clean_text: torch.Tensor
     complete: Mapping[str, float]
+    guidance: Guidance
     notes: tuple[str, ...]
     degraded: OrderedDict = field(default_factory=OrderedDict, repr=False, compare=False)
+    told: OrderedDict = field(default_factory=OrderedDict, repr=False, compare=False)
 
 
-@dataclass(frozen=True)
-class Models:
-    """What one Analyzer holds once it is warm."""
-
-    text: object
-    expression: object
-    fusion: Mapping[str, object]
+def remember(memo: OrderedDict, key, value, kept: int):
+    memo[key] = value
+    while len(memo) > kept:
+        memo.popitem(last=False)
+    return value
 
 
 def empty_track(width: int) -> Track:
     return Track(np.zeros((0, width), np.float32), np.zeros(0, bool), np.zeros((0, 2)))
 
 
-def kinds_of(kind: str | Mapping[str, str]) -> dict[str, str]:
-    """One kind a modality. A token kind ("random", "span") holds for all; names joined with "+" ("noise+blur") or a mapping
-    choose for the modalities they belong to, the others stay random."""
-    if isinstance(kind, Mapping):
-        unknown = set(kind) - set(MODALITIES)
-        if unknown:
-            raise InputError(f"There is no modality {sorted(unknown, key=str)[0]!r}; choose among {', '.join(MODALITIES)}.")
-        chosen = {m: str(kind.get(m, "random")) for m in MODALITIES}
-        for m, name in chosen.items():
-            if name not in KINDS and name not in SIGNAL_KINDS[m]:
-                raise InputError(f"There is no corruption of {m} called {name!r}; choose one of: {', '.join([*KINDS, *SIGNAL_KINDS[m]])}.")
-        return chosen
-    if isinstance(kind, str) and kind in KINDS:
-        return dict.fromkeys(MODALITIES, kind)
-    chosen = dict.fromkeys(MODALITIES, "random")
-    for name in str(kind).split("+"):
-        owner = next((m for m in MODALITIES if name in SIGNAL_KINDS[m]), None)
-        if name in KINDS:
-            raise InputError(f"{name!r} holds for all modalities and cannot be joined with '+'; give it alone, or a kind for each modality.")
-        if owner is None:
-            every = [*KINDS, *(name for kinds in SIGNAL_KINDS.values() for name in kinds)]
-            raise InputError(f"There is no corruption called {name!r}; choose one of: {', '.join(every)}, or several joined with '+'.")
-        if chosen[owner] != "random":
-            raise InputError(f"{chosen[owner]!r} and {name!r} both corrupt the {owner}; choose one of them.")
-        chosen[owner] = name
-    return chosen
-
-
-def ratios_of(given: Mapping[str, float] | float | None) -> dict[str, float]:
-    """A ratio a modality; one number holds for all, what is not named loses nothing."""
-    if given is None:
-        given = {}
-    if not isinstance(given, Mapping):
-        given = dict.fromkeys(MODALITIES, given)
-    unknown = set(given) - set(MODALITIES)
-    if unknown:
-        raise InputError(f"There is no modality {sorted(unknown, key=str)[0]!r}; choose among {', '.join(MODALITIES)}.")
-    return {m: check_ratio(given.get(m, 0.0), f"The missing ratio of {m}") for m in MODALITIES}
-
-
 class Analyzer:
-    """Analyses clips with the checkpoints of one folder. Cheap to make: models load at the first use, once, in any thread."""
+    """Analyses clips with the checkpoints of one folder. Cheap to make: models load at the first use, once, in any thread.
+
+    PGLH must be there; where one of PGMF's checkpoints is missing or unusable, the others answer and a note says so.
+    """
 
     def __init__(self, folder: str | Path = CHECKPOINTS):
         self.folder = Path(folder)
@@ -113,9 +79,7 @@ class Analyzer:
         """Load the models now. InputError says in one sentence which checkpoint is unusable and why."""
         with self._lock:
             if self._models is None:
-                text, face = self.folder / "text.safetensors", self.folder / "face.safetensors"
-                fusion = {"pglh": load_fusion(self.folder / "pglh.safetensors", text, face, "pglh")}
-                self._models = Models(load_text_encoder(text), load_expression(face), fusion)
+                self._models = load_models(self.folder)
             return self._models
 
     def open(self, path: str | Path | None, transcript: str | None = None, subtitles: str | None = None, asr: bool = True,
@@ -154,8 +118,11 @@ class Analyzer:
             raise InputError("There is nothing to analyse: no words, no audible voice and no face were found; give another clip or a transcript.")
         nothing = token_masks(features, {m: np.zeros(features.units(m), bool) for m in MODALITIES})
         clean = models.text.encode([tokens], [nothing["text"]])
-        complete = {name: float(predict(f.model, f.statistics, [features], [nothing], clean)[0]) for name, f in models.fusion.items()}
-        return OpenedClip(clip, faces, features, clean[0], complete, tuple(notes), degraded if degraded is not None else OrderedDict())
+        guidance = guided_by(clip_guidance("offline", [word.text for word in clip.words], audio, vision, clip.frames, None), COMPLETE)
+        told = {"pgmf-teacher": [models.read(guidance.prompt)]}
+        complete = {name: float(predict(f.model, f.statistics, [features], [nothing], clean, prompts=told.get(name))[0])
+                    for name, f in models.fusion.items()}
+        return OpenedClip(clip, faces, features, clean[0], complete, guidance, tuple(notes), degraded if degraded is not None else OrderedDict())
 
     def hear(self, wave: np.ndarray) -> Track:
         tokens = audio_tokens(wave)
@@ -174,38 +141,113 @@ class Analyzer:
             if modality == "audio":
                 track = self.hear(degrade.degrade_audio(clip.audio, kind, severity, seed))
             else:
-                boxes = np.where(opened.faces.found[:, None], opened.faces.boxes, np.nan)      # no face, nothing to cover
-                frames = degrade.degrade_frames(clip.frames, kind, severity, seed, boxes)
+                frames = self._degraded_frames(opened, kind, severity, seed)
                 track = self.see(face_track(frames, clip.frame_times), clip)
             if len(track.values) != len(opened.features.track(modality).values):       # nothing usable is left of the signal
                 clean = opened.features.track(modality)
                 track = replace(clean, missing=np.ones(len(clean.values), bool))
-            opened.degraded[key] = track
-            while len(opened.degraded) > KEPT_DEGRADED:
-                opened.degraded.popitem(last=False)
+            remember(opened.degraded, key, track, KEPT_DEGRADED)
         return track
 
+    def _degraded_frames(self, opened: OpenedClip, kind: str, severity: float, seed: int) -> np.ndarray:
+        boxes = np.where(opened.faces.found[:, None], opened.faces.boxes, np.nan)      # no face, nothing to cover
+        return degrade.degrade_frames(opened.clip.frames, kind, severity, seed, boxes)
+
+    def write_guidance(self, opened: OpenedClip, source: str = "offline", missing: Mapping[str, float] | float | None = None,
+                       kind: str | Mapping[str, str] = "random", seed: int = 0) -> Guidance:
+        """Write a clip's prompt again, "offline" or by the language model that OPENAI_API_KEY and OPENAI_BASE_URL name ("openai").
+
+        missing: None = from the complete clip, else from what those ratios leave of it. A language model that gives nothing within
+        GUIDANCE_SECONDS is replaced by the offline prompt, whose note says so; it is asked anew the next time.
+        """
+        settings = None if missing is None else (tuple(ratios_of(missing).items()), tuple(kinds_of(kind).items()), check_seed(seed))
+        found = opened.told.get((source, settings))
+        if found is not None and found.source == source:
+            return found
+        words, audio, vision, frames = [word.text for word in opened.clip.words], opened.features.audio, opened.features.vision, opened.clip.frames
+        if settings is not None:
+            words, audio, vision, frames = self._left(opened, *(dict(part) for part in settings[:2]), settings[2])
+        chat = Chat(ChatSettings.from_environment(timeout_s=GUIDANCE_SECONDS)) if source == "openai" and has_key() else None
+        guidance = guided_by(clip_guidance(source, words, audio, vision, frames, chat), COMPLETE if settings is None else LEFT)
+        return remember(opened.told, (source, settings), guidance, KEPT_TOLD)
+
+    def _left(self, opened: OpenedClip, ratios: dict, kinds: dict, seed: int):
+        """Words, tracks and frames as a corruption leaves them."""
+        features, words, masks = self._corrupt(opened, ratios, kinds, seed)
+        tracks = [replace(features.track(m), missing=features.track(m).missing | masks[m]) for m in ("audio", "vision")]
+        frames = opened.clip.frames
+        if kinds["vision"] not in KINDS and len(frames) and ratios["vision"] > 0:
+            frames = self._degraded_frames(opened, kinds["vision"], ratios["vision"], seed)
+        return [word.text for word, gone in zip(words, masks["text"]) if not gone], *tracks, frames[~masks["vision"]]
+
+    def _guided(self, opened: OpenedClip, given) -> Guidance:
+        """What a caller's guidance stands for on this clip. A name is written once and then remembered, even where it came to nothing."""
+        given = given_guidance(given)
+        if given is None:
+            return opened.guidance
+        if not isinstance(given, str):
+            return given
+        return opened.told.get((given, None)) or self.write_guidance(opened, given)
+
+    def _complete(self, opened: OpenedClip, name: str, guidance: Guidance) -> float:
+        """A model's score of the complete clip; the teacher's depends on what it is told."""
+        if name != "pgmf-teacher" or guidance.key == opened.guidance.key:
+            return opened.complete[name]
+        score = opened.told.get(guidance.key)
+        if score is None:
+            models, features = self.warm(), opened.features
+            nothing = token_masks(features, {m: np.zeros(features.units(m), bool) for m in MODALITIES})
+            teacher = models.fusion[name]
+            score = float(predict(teacher.model, teacher.statistics, [features], [nothing], [opened.clean_text], prompts=[models.read(guidance.prompt)])[0])
+            remember(opened.told, guidance.key, score, KEPT_TOLD)
+        return score
+
     def analyze(self, opened: OpenedClip, missing: Mapping[str, float] | float | None = None, kind: str | Mapping[str, str] = "random",
-                seed: int = 0) -> ClipResult:
-        """Predict under missing data. missing: a ratio in [0, 1] a modality (severity, for signal-level kinds)."""
-        models, ratios, kinds, seed = self.warm(), ratios_of(missing), kinds_of(kind), check_seed(seed)
+                seed: int = 0, models: str | Iterable[str] | None = None, guidance=None) -> ClipResult:
+        """Predict under missing data. missing: a ratio in [0, 1] a modality (severity, for signal-level kinds).
+
+        models: names of options.MODELS, None = all there are. guidance, for the teacher: None = the prompt written offline from the complete
+        clip, "offline", "openai", "none", a Prompt or Guidance, or what a person types: a mapping of sections or a text.
+        """
+        ratios, kinds, seed, asked = ratios_of(missing), kinds_of(kind), check_seed(seed), models_of(models)
+        held = self.warm()
+        names, guidance = held.chosen(asked), self._guided(opened, guidance)
         features, words, masks = self._corrupt(opened, ratios, kinds, seed)
         here = token_masks(features, masks)
-        text = models.text.encode([features.tokens], [here["text"]])
-        pglh = models.fusion["pglh"]
-        batch = collate([features], [here], text[0][None], pglh.statistics)
-        explained = pglh.model.explain(batch)
-        predictions = {name: Prediction(name, float(explained.score[0]) if name == "pglh" else
-                                        float(predict(f.model, f.statistics, [features], [here], text)[0]), opened.complete[name])
-                       for name, f in models.fusion.items()}
-        views = {m: self._view(opened, words, m, masks[m], ratios[m], kinds[m]) for m in MODALITIES}
-        return ClipResult(
-            predictions=predictions, modalities=views, words=words,
-            recovery={m: self._recovery(opened, features, words, m, here[m], batch, explained) for m in MODALITIES if features.units(m)},
-            attention={m: self._attention(features, m, explained) for m in MODALITIES if features.units(m)},
-            alpha=explained.alpha, beta=explained.beta, transcript_source=opened.clip.transcript_source,
-            duration=opened.clip.duration, seed=seed, notes=opened.notes, scale=tuple(pglh.meta["scale"]),
-            provenance={"checkpoint": "pglh", "data": pglh.meta["data"]})
+        text = held.text.encode([features.tokens], [here["text"]])[0]
+        predictions, drawn, pglh = {}, {}, None
+        for name in names:
+            fusion = held.fusion[name]
+            prompt = held.read(guidance.prompt) if name == "pgmf-teacher" else text[:0]
+            views = {"pgmf-student": ["student"], "pgmf-teacher": ["teacher", "without"] if len(prompt) else ["without"]}.get(name, ["pglh"])
+            # The teacher's answer without its prompt goes along in the same batch, for its maps.
+            batch = collate([features] * len(views), [here] * len(views), text.expand(len(views), -1, -1), fusion.statistics,
+                            prompts=[prompt, prompt[:0]][:len(views)])
+            explained = fusion.model.explain(batch)
+            predictions[name] = Prediction(name, float(explained.score[0]), self._complete(opened, name, guidance))
+            if name == "pglh":
+                pglh = batch, explained
+            else:
+                drawn |= {view: {m: maps[row] for m, maps in explained.maps.items()} for row, view in enumerate(views)}
+        first = held.fusion[names[0]].meta
+        told = (*opened.notes, *(held.notes if asked is None else ()), *([guidance.note] if guidance.note and "pgmf-teacher" in names else ()))
+        result = ClipResult(
+            predictions=predictions, modalities={m: self._view(opened, words, m, masks[m], ratios[m], kinds[m]) for m in MODALITIES}, words=words,
+            recovery={}, attention={}, alpha={}, beta={}, transcript_source=opened.clip.transcript_source,
+            duration=opened.clip.duration, seed=seed, notes=told, scale=tuple(first["scale"]),
+            provenance={"checkpoint" if len(names) == 1 else "checkpoints": ", ".join(names), "data": first["data"]},
+            guidance=guidance if "pgmf-teacher" in names else None, alignments=account.alignments(features, words, here, drawn))
+        return result if pglh is None else self._with_pglh(result, opened, features, here, *pglh)
+
+    def _with_pglh(self, result: ClipResult, opened: OpenedClip, features: Features, here: dict, batch, explained) -> ClipResult:
+        """The result with PGLH's account of itself."""
+        statistics = self.warm().fusion["pglh"].statistics
+        times = account.token_times(result.words, opened.clip.duration, features)
+        there = [m for m in MODALITIES if features.units(m)]
+        return replace(result, alpha=explained.alpha, beta=explained.beta,
+                       recovery={m: account.recovery(opened.features, opened.clean_text, features, times, m, here[m], batch, explained, statistics)
+                                 for m in there},
+                       attention={m: account.prompt_attention(features, m, explained) for m in there})
 
     def _corrupt(self, opened: OpenedClip, ratios: dict, kinds: dict, seed: int) -> tuple[Features, tuple[Word, ...], dict[str, np.ndarray]]:
         """Features, words and masks over units after corruption. Token kinds mask; signal kinds change the signal, and
@@ -237,39 +279,6 @@ class Analyzer:
         clean = opened.features.track(m)
         return ModalityView(ratio, kind, gone | clean.missing, clean.times, clean.present)
 
-    def _recovery(self, opened: OpenedClip, features: Features, words: tuple[Word, ...], m: str, gone: np.ndarray, batch: Batch, explained: Explained) -> Recovery:
-        """Original, corrupted and recovered, standardised; errors on tokens that were masked and have an original."""
-        statistics = self.warm().fusion["pglh"].statistics
-        corrupted, recovered = batch.values[m][0].numpy().copy(), explained.recovered[m][0].numpy()
-        if m == "text":
-            same = len(features.tokens) == len(opened.features.tokens)
-            original = statistics.standardise(opened.clean_text, m).numpy() if same else corrupted.copy()
-            times, lacking = self._token_times(words, opened.clip.duration, features), np.zeros(len(corrupted), bool)
-        else:
-            clean = opened.features.track(m)
-            original = statistics.standardise(torch.from_numpy(clean.values), m).numpy()
-            times, lacking = clean.times, clean.missing
-        names = {"text": tuple(f"e5_{i}" for i in range(original.shape[1])), "audio": AUDIO_NAMES, "vision": VISION_NAMES}[m]
-        corrupted[gone] = np.nan
-        original = original.copy()
-        original[lacking] = np.nan
-        judged = gone & ~lacking
-        errors = [float(np.square(guess - original[judged]).mean()) if judged.any() else None for guess in (recovered[judged], 0.0)]
-        return Recovery(original, corrupted, recovered, gone, times, names, *errors)
-
-    def _token_times(self, words: tuple[Word, ...], end: float, features: Features) -> np.ndarray:
-        """(T, 2) seconds of the text tokens: their words' times; CLS at the start, SEP at the end."""
-        tokens = features.tokens
-        times = [(words[a].start or 0.0, words[b].end or 0.0) if a >= 0 else (0.0, 0.0)
-                 for a, b in zip(tokens.first, tokens.last)]
-        times[-1] = (end, end)
-        return np.array(times, dtype=np.float64)
-
-    def _attention(self, features: Features, m: str, explained: Explained) -> PromptAttention:
-        pieces = tuple(piece.replace("▁", "") or "▁" for piece in features.tokens.pieces)
-        labels = pieces if m == "text" else tuple(f"{t:.1f} s" for t in features.track(m).times[:, 0]) + pieces
-        return PromptAttention(explained.self_attention[m][0].numpy(), explained.language_attention[m][0].numpy(), labels)
-
     def curve(self, opened: OpenedClip, kind: str = "random", seed: int = 0, masks: int = 5) -> Curve:
         """The score over the missing ratio of all modalities together, under several masks. Token kinds only: a signal
         would have to be taken apart again for every point."""
@@ -285,7 +294,7 @@ class Analyzer:
         return Curve(CURVE_RATES, scores.reshape(masks, len(CURVE_RATES)), pglh.meta["median"], kind)
 
     def clip(self, path: str | Path, transcript: str | None = None, missing: Mapping[str, float] | float | None = None,
-             kind: str | Mapping[str, str] = "random", seed: int = 0, **opening) -> ClipResult:
-        """Open a clip and analyse it once; see `open` and `analyze`. Wrong ratios are refused before the file is read."""
-        ratios_of(missing), kinds_of(kind), check_seed(seed)
-        return self.analyze(self.open(path, transcript, **opening), missing, kind, seed)
+             kind: str | Mapping[str, str] = "random", seed: int = 0, models: str | Iterable[str] | None = None, guidance=None, **opening) -> ClipResult:
+        """Open a clip and analyse it once; see `open` and `analyze`. Wrong wishes are refused before the file is read."""
+        ratios_of(missing), kinds_of(kind), check_seed(seed), given_guidance(guidance), self.warm().chosen(models_of(models))
+        return self.analyze(self.open(path, transcript, **opening), missing, kind, seed, models, guidance)

@@ -63,14 +63,12 @@ def gained(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two maps of one clip, rows averaged. entropy: bits of the first and the second map; most: what an even look would have.
+    """Two maps of one clip, rows averaged.
 
     words: those whose attention moved most, as (word's number, share moved, moment that gained most of it). moments: those that
     gained most in the first map, as (moment's number, gain); only what did gain. Numbers count all words and moments of the clip.
     """
 
-    entropy: tuple[float, float]
-    most: float
     js: float
     l1: float
     overlap: float
@@ -87,8 +85,7 @@ def compare(first: np.ndarray, second: np.ndarray, words_hidden: np.ndarray, mom
     change, towards, shift = moved(a, b), (a - b).argmax(-1), gained(a, b)
     words = tuple((int(word_at[w]), float(change[w]), int(moment_at[towards[w]])) for w in np.argsort(-change, kind="stable")[:NAMED] if change[w] > 0)
     moments = tuple((int(moment_at[t]), float(shift[t])) for t in np.argsort(-shift, kind="stable")[:NAMED] if shift[t] > 0)
-    return Comparison((float(entropy(a).mean()), float(entropy(b).mean())), float(np.log2(a.shape[1])), float(js_divergence(a, b).mean()),
-                      float(l1(a, b).mean()), float(top_overlap(a, b).mean()), words, moments)
+    return Comparison(float(js_divergence(a, b).mean()), float(l1(a, b).mean()), float(top_overlap(a, b).mean()), words, moments)
 
 
 def fold(first: Sequence[int], last: Sequence[int], hidden: np.ndarray, words: int) -> np.ndarray:
@@ -125,6 +122,11 @@ class Alignment:
     def heads(self) -> int:
         return max((m.shape[1] for m in self.maps.values()), default=0)
 
+    @property
+    def even(self) -> float:
+        """Bits of an even look at the moments that are left."""
+        return float(np.log2(max(1, int((~self.moments_hidden).sum()))))
+
     def layer_of(self, view: str, layer: int | None) -> int:
         """The view's own layer, from 1 on, that stands at the same relative depth as `layer` of the deepest model; None = the last.
         The last always meets the last: with 6 and 2 layers, 1-3 meet the first and 4-6 the second."""
@@ -146,6 +148,11 @@ class Alignment:
         out = (chosen.mean(0) if head is None else chosen[head - 1]).astype(np.float64)
         out[self.words_hidden], out[:, self.moments_hidden] = np.nan, np.nan
         return out
+
+    def entropy(self, view: str, layer: int | None = None, head: int | None = None) -> float | None:
+        """Bits of one view, a mean over the words left; None when no word or no moment is left."""
+        seen = visible(self.map(view, layer, head), self.words_hidden, self.moments_hidden)
+        return float(entropy(seen).mean()) if seen.size else None
 
     def compare(self, first: str, second: str, layer: int | None = None, head: int | None = None) -> Comparison | None:
         """The numbers of two views under the same mask; None when no word or no moment is left."""

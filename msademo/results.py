@@ -7,6 +7,8 @@ from typing import Mapping
 
 import numpy as np
 
+from msademo.explain import Alignment, Comparison
+from msademo.guidance.given import Guidance
 from msademo.transcript import Word
 
 # Acc-7's classes: the score rounded to a whole number.
@@ -107,9 +109,50 @@ class Curve:
                 "masks": len(self.scores), "constant": round(self.constant, 4), "kind": self.kind}
 
 
+COMPARED = (("teacher", "without"), ("teacher", "student"), ("without", "student"))      # the third only where the teacher was told nothing
+
+
+def compared(alignment: Alignment) -> list[tuple[str, str]]:
+    """The pairs of views there are maps of: what the prompt changes, and how far the student is from its teacher."""
+    pairs = [pair for pair in COMPARED if set(pair) <= set(alignment.maps)]
+    return pairs[:2]
+
+
+def _comparison(alignment: Alignment, first: str, second: str, found: Comparison) -> dict:
+    moment = lambda t: {"start": round(float(alignment.times[t, 0]), 3), "end": round(float(alignment.times[t, 1]), 3)}
+    return {
+        "first": first, "second": second, "js_divergence": round(found.js, 4), "l1": round(found.l1, 4), "top5_overlap": round(found.overlap, 4),
+        "words": [{"text": alignment.words[w], "index": w, "moved": round(share, 4), "towards": moment(t)} for w, share, t in found.words],
+        "moments": [{**moment(t), "gained": round(gain, 4)} for t, gain in found.moments],
+    }
+
+
+def _rows(attention: np.ndarray) -> list[list[float | None]]:
+    """A map for JSON: None where something is missing."""
+    return [[None if np.isnan(value) else round(float(value), 4) for value in row] for row in attention]
+
+
+def summary(alignment: Alignment, maps: bool = False) -> dict:
+    """Numbers of the last layer, mean of the heads (null where nothing is left), and with `maps` the maps they are of."""
+    numbers = [(first, second, alignment.compare(first, second)) for first, second in compared(alignment)]
+    entropies = {view: alignment.entropy(view) for view in alignment.maps}
+    told = {"layers": {view: len(m) for view, m in alignment.maps.items()}, "heads": alignment.heads,
+            "entropy": {view: None if bits is None else round(bits, 4) for view, bits in entropies.items()}, "entropy_if_even": round(alignment.even, 4),
+            "comparisons": [_comparison(alignment, *pair, found) if found else {"first": pair[0], "second": pair[1], "js_divergence": None}
+                            for *pair, found in numbers]}
+    if maps:
+        told |= {"words": list(alignment.words), "times": np.round(alignment.times, 3).tolist(),
+                 "maps": {view: _rows(alignment.map(view)) for view in alignment.maps}}
+    return told
+
+
 @dataclass(frozen=True)
 class ClipResult:
-    """A clip analysed under one corruption. `predictions` by model name; the rest is PGLH's account of itself."""
+    """A clip analysed under one corruption. `predictions` by model name, in the order they are shown; the first is the result's own.
+
+    recovery, attention, alpha, beta: PGLH's account of itself, empty when it was not asked. guidance: what the teacher was told.
+    alignments: by source ("vision", "audio"), what the words look at in PGMF's teacher and student; empty when neither was asked.
+    """
 
     predictions: Mapping[str, Prediction]
     modalities: Mapping[str, ModalityView]
@@ -124,22 +167,31 @@ class ClipResult:
     notes: tuple[str, ...] = ()
     scale: tuple[float, float] = (-3.0, 3.0)
     provenance: Mapping[str, str] = field(default_factory=dict)      # what the models were trained on, for the page's footnote
+    guidance: Guidance | None = None
+    alignments: Mapping[str, Alignment] = field(default_factory=dict)
+
+    @property
+    def own(self) -> Prediction:
+        return next(iter(self.predictions.values()))
 
     @property
     def score(self) -> float:
-        return self.predictions["pglh"].score
+        return self.own.score
 
     @property
     def label(self) -> str:
-        return self.predictions["pglh"].label
+        return self.own.label
 
-    def to_dict(self) -> dict:
-        """JSON-ready; floats are rounded to 4 places, arrays of the page left out."""
+    def to_dict(self, maps: bool = False) -> dict:
+        """JSON-ready; floats are rounded to 4 places, arrays of the page left out - but for the attention maps when `maps` asks for them."""
         gone = self.modalities["text"].missing
         return {
-            **self.predictions["pglh"].to_dict(),
+            **self.own.to_dict(),
+            "model": self.own.model,
             "scale": list(self.scale),
             "predictions": {name: prediction.to_dict() for name, prediction in self.predictions.items()},
+            "guidance": None if self.guidance is None else self.guidance.to_dict(),
+            "alignments": {name: summary(alignment, maps) for name, alignment in self.alignments.items()},
             "modalities": {name: view.to_dict() for name, view in self.modalities.items()},
             "words": [{"text": word.text, "start": word.start, "end": word.end, "missing": bool(m)} for word, m in zip(self.words, gone)],
             "transcript_source": self.transcript_source,

@@ -10,17 +10,17 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from msademo.backbones.expression import ExpressionNet, save_expression
-from msademo.checkpoint import file_hash, save_checkpoint
+from msademo.checkpoint import save_checkpoint
 from msademo.features.audio import AUDIO_NAMES
 from msademo.features.text import TextEncoder
 from msademo.features.vision import VISION_NAMES
-from msademo.models.pglh import PGLH, PGLHConfig
-from tests.synthetic import make_data
+from msademo.models.pglh import PGLHConfig
+from msademo.models.pgmf import PGMFConfig
+from tests.synthetic import make_data, untrained
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,11 +48,7 @@ def checkpoints(tmp_path_factory, encoders) -> Path:
     for name in ("text", "face"):
         shutil.copy(encoders / f"{name}.safetensors", folder)
     dims = {"text": 384, "audio": len(AUDIO_NAMES), "vision": len(VISION_NAMES)}
-    torch.manual_seed(0)
-    model = PGLH(PGLHConfig(dims=dims))
-    rng = np.random.default_rng(0)
-    statistics = {m: {"mean": rng.normal(0, 0.1, d).tolist(), "deviation": rng.uniform(0.5, 2, d).tolist()} for m, d in dims.items()}
-    save_checkpoint(folder / "pglh.safetensors", "pglh", asdict(model.config), model.state_dict(), statistics=statistics, scale=[-3.0, 3.0],
-                    median=0.2, data="none: untrained, for tests",
-                    extractor={f"{name}_sha256": file_hash(folder / f"{name}.safetensors") for name in ("text", "face")})
+    untrained(folder / "pglh.safetensors", "pglh", PGLHConfig(dims=dims))
+    untrained(folder / "pgmf_teacher.safetensors", "pgmf-teacher", PGMFConfig(dims=dims, alignment_layers=4, fusion_layers=2))
+    untrained(folder / "pgmf_student.safetensors", "pgmf-student", PGMFConfig(guided=False, dims=dims, alignment_layers=2, fusion_layers=2))
     return folder

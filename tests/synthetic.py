@@ -1,4 +1,4 @@
-"""A tiny data folder laid out like the real one: sentences whose words tell the score, tones for voices, drawn faces."""
+"""A tiny data folder laid out like the real one: sentences whose words tell the score, tones for voices, drawn faces; untrained checkpoints."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import csv
 import io
 import wave
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+
+from msademo.checkpoint import file_hash, save_checkpoint
+from msademo.registry import METHODS
 
 VOICES = {"happy": 400, "neutral": 220, "sad": 120}          # pitch in Hz
 FACES = {"happy": 1, "neutral": 0, "sad": -1}                # bend of the mouth
@@ -74,3 +79,13 @@ def make_data(folder: Path, splits: tuple[str, ...] = ("train", "valid", "test")
     (folder / "faces" / "fer2013.zip").write_bytes(archive.getvalue())
     write_csv(folder / "faces" / "fer2013.csv", ("file", "expression", "mode"), rows)
     return folder
+
+
+def untrained(path: Path, method: str, config) -> None:
+    """A fusion checkpoint with random weights and statistics, beside the encoders of its folder."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    statistics = {m: {"mean": rng.normal(0, 0.1, d).tolist(), "deviation": rng.uniform(0.5, 2, d).tolist()} for m, d in config.dims.items()}
+    save_checkpoint(path, method, asdict(config), METHODS[method][0](config).state_dict(), statistics=statistics, scale=[-3.0, 3.0],
+                    median=0.2, data="none: untrained, for tests",
+                    extractor={f"{name}_sha256": file_hash(path.parent / f"{name}.safetensors") for name in ("text", "face")})

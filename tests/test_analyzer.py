@@ -10,9 +10,10 @@ import pytest
 
 from msademo import Analyzer
 from msademo import analyzer as module
-from msademo.analyzer import SIGNAL_KINDS, kinds_of, ratios_of
+from msademo import shelf
 from msademo.corruption import KINDS, MODALITIES
 from msademo.errors import InputError
+from msademo.options import SIGNAL_KINDS, kinds_of, models_of, ratios_of
 from tests.conftest import ROOT
 from tests.mediafiles import write_media
 
@@ -273,7 +274,7 @@ def test_progress_is_told(analyzer, tmp_path):
 
 def test_models_load_once_in_any_thread(checkpoints, monkeypatch):
     loads = []
-    monkeypatch.setattr(module, "load_text_encoder", lambda path, real=module.load_text_encoder: loads.append(path) or real(path))
+    monkeypatch.setattr(shelf, "load_text_encoder", lambda path, real=shelf.load_text_encoder: loads.append(path) or real(path))
     analyzer, seen = Analyzer(checkpoints), []
     assert not loads                                                                # making one is cheap
     threads = [threading.Thread(target=lambda: seen.append(analyzer.warm())) for _ in range(4)]

@@ -1,38 +1,19 @@
 """The tab's `update` on the real Analyzer with untrained models: every kind of corruption, clips that lack something, real files."""
 
-from dataclasses import asdict
-
-import numpy as np
 import pytest
-import torch
 from tests.ui_support import write_clip
 
-from msademo.analyzer import SIGNAL_KINDS, Analyzer
-from msademo.checkpoint import file_hash, save_checkpoint
+from msademo.analyzer import Analyzer
 from msademo.corruption import MODALITIES
-from msademo.features.audio import AUDIO_NAMES
-from msademo.features.bundle import Statistics
-from msademo.features.vision import VISION_NAMES
-from msademo.models.pglh import PGLH, PGLHConfig
+from msademo.options import SIGNAL_KINDS
 from msademo.ui.clip_tab import PANELS, Controls, open_clip, update
 from msademo.ui.examples import examples
 from msademo.ui.figures import kind_name
 
-WIDTHS = {"text": 384, "audio": len(AUDIO_NAMES), "vision": len(VISION_NAMES)}
-
 
 @pytest.fixture(scope="module")
-def analyzer(encoders, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints")
-    for name in ("text", "face"):
-        (folder / f"{name}.safetensors").symlink_to(encoders / f"{name}.safetensors")
-    torch.manual_seed(0)
-    config = PGLHConfig(dims=WIDTHS)
-    statistics = Statistics({m: np.zeros(w, np.float32) for m, w in WIDTHS.items()}, {m: np.ones(w, np.float32) for m, w in WIDTHS.items()})
-    save_checkpoint(folder / "pglh.safetensors", "pglh", asdict(config), PGLH(config).state_dict(), statistics=statistics.to_dict(),
-                    extractor={f"{name}_sha256": file_hash(folder / f"{name}.safetensors") for name in ("text", "face")},
-                    scale=[-3.0, 3.0], median=0.2, data="untrained")
-    return Analyzer(folder)
+def analyzer(checkpoints):
+    return Analyzer(checkpoints)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from msademo.analyzer import SIGNAL_KINDS
 from msademo.degrade import DESCRIPTIONS
+from msademo.options import SIGNAL_KINDS
 from msademo.ui import figures
 from msademo.ui.examples import examples
 

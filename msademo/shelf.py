@@ -1,0 +1,61 @@
+"""The models of one folder, loaded together: encoders, fusion models, and the sentences on those that are not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping
+
+from msademo.backbones.expression import load_expression
+from msademo.errors import InputError
+from msademo.features.prompt import PromptReader
+from msademo.features.text import load_text_encoder
+from msademo.options import MODELS
+from msademo.registry import load_fusion
+
+FILES = {name: f"{name.replace('-', '_')}.safetensors" for name in MODELS}
+
+
+@dataclass(frozen=True)
+class Models:
+    """What an Analyzer holds once it is warm: encoders, FusionModels by name, and what reads a prompt.
+
+    absent: by name of a model that cannot answer, why. notes: the same for people, one sentence on all files that are not there.
+    """
+
+    text: object
+    expression: object
+    fusion: Mapping[str, object]
+    read: PromptReader
+    absent: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def chosen(self, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+        """The models to ask, None = all there are; InputError when one was named that is not there."""
+        for name in asked or ():
+            if name in self.absent:
+                raise InputError(self.absent[name])
+        return asked if asked is not None else tuple(self.fusion)
+
+
+def load_models(folder: Path) -> Models:
+    """InputError, one sentence, when PGLH or an encoder is unusable; of PGMF's checkpoints each may be missing or unusable."""
+    text, face = folder / "text.safetensors", folder / "face.safetensors"
+    fusion, absent, files, notes = {}, {}, [], []
+    for name, file in FILES.items():
+        try:
+            fusion[name] = load_fusion(folder / file, text, face, name)
+        except InputError as error:
+            if name == "pglh":
+                raise
+            absent[name] = str(error)
+            if (folder / file).exists():
+                notes.append(str(error))
+            else:
+                files.append(file)
+    if files:
+        many = len(files) > 1
+        notes.insert(0, f"PGMF is left out{'' if many else ' in part'}: {' and '.join(files)} {'are' if many else 'is'} not among the checkpoints; "
+                        f"train {'them' if many else 'it'} or restore {'them' if many else 'it'} from the repository.")
+    encoder = load_text_encoder(text)
+    return Models(encoder, load_expression(face), fusion, PromptReader(encoder), absent, tuple(notes))
