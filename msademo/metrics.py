@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import numpy as np
 
 REGRESSION = ("acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc5", "acc7", "mae", "corr")
@@ -15,6 +17,29 @@ def weighted_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
         both = np.sum(truth == label) + np.sum(predicted == label)
         score += np.sum(truth == label) / total * (2 * hits / both if both else 0.0)
     return float(score)
+
+
+def class_metrics(predicted: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> dict:
+    """Accuracy, weighted and macro F1, per_class {precision, recall, f1, count} and confusion[true][predicted] of class numbers (N,)
+    into `classes`; shares in [0, 1], a share of nothing is 0. Raises ValueError for empty, unequal or unknown numbers."""
+    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    if predicted.shape != truth.shape or truth.ndim != 1 or not len(truth):
+        raise ValueError(f"metrics need as many predictions as labels and at least one, not {predicted.shape} and {truth.shape}")
+    if not (np.isin(predicted, range(len(classes))).all() and np.isin(truth, range(len(classes))).all()):
+        raise ValueError(f"labels must be numbers from 0 to {len(classes) - 1}")
+    confusion = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(confusion, (truth, predicted), 1)
+    hits, true, found = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    share = lambda part, whole: np.divide(part, whole, out=np.zeros(len(classes)), where=whole > 0)
+    f1 = share(2 * hits, true + found)
+    return {
+        "accuracy": float(hits.sum() / len(truth)),
+        "weighted_f1": float((f1 * true).sum() / len(truth)),
+        "macro_f1": float(f1.mean()),
+        "per_class": {name: {"precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)}
+                      for name, p, r, f, n in zip(classes, share(hits, found), share(hits, true), f1, true)},
+        "confusion": {name: dict(zip(classes, row.tolist())) for name, row in zip(classes, confusion)},
+    }
 
 
 def correlation(predicted: np.ndarray, truth: np.ndarray) -> float:

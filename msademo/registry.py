@@ -1,9 +1,10 @@
-"""The fusion models by method name, and how a checkpoint becomes one that can be used."""
+"""The models by method name, and how a checkpoint becomes one that can be used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Mapping
 
 import numpy as np
 from torch import nn
@@ -11,9 +12,11 @@ from torch import nn
 from msademo.checkpoint import Checkpoint, file_hash, load_weights, read_checkpoint
 from msademo.errors import InputError
 from msademo.features.bundle import Statistics
+from msademo.features.text import load_text_encoder
 from msademo.models.meanpool import MeanPool, MeanPoolConfig
 from msademo.models.pglh import PGLH, PGLHConfig
 from msademo.models.pgmf import PGMF, PGMFConfig
+from msademo.models.spro import CLASSES, SPRO, SPROConfig
 
 METHODS = {"pglh": (PGLH, PGLHConfig), "pgmf-teacher": (PGMF, PGMFConfig), "pgmf-student": (PGMF, PGMFConfig),
            "baseline": (MeanPool, MeanPoolConfig)}
@@ -66,3 +69,35 @@ def load_fusion(path: str | Path, text: str | Path, face: str | Path, method: st
             raise InputError(f"{checkpoint.path.name} was trained with another {part.name} than the one beside it; "
                              f"give the matching pair or train it again.")
     return FusionModel(model, statistics, checkpoint.meta)
+
+
+def build_spro(config: SPROConfig, text: str | Path | None = None, meta: Mapping | None = None) -> SPRO:
+    """SPRO on the towers its config names; `text` is the tuned text encoder that the bundled text tower starts from."""
+    if config.backbone == "bundled":
+        from msademo.backbones.bundled import E5Tower, GridTower
+        encoder = load_text_encoder(text)
+        if encoder.tuned > config.text_blocks:
+            raise InputError(f"{Path(text).name} has {encoder.tuned} tuned layers and SPRO would keep only the top {config.text_blocks}; raise text_blocks.")
+        towers = (E5Tower(encoder, config.text_blocks, config.tuned_layers),
+                  GridTower(config.image_width, config.image_depth, input_dropout=config.image_dropout))
+    elif config.backbone.startswith("open_clip:"):
+        from msademo.backbones.openclip import ClipImageTower, ClipTextTower, load_clip
+        clip = load_clip(config.backbone)
+        towers = ClipTextTower(clip, config.tuned_layers), ClipImageTower(clip, config.tuned_layers)
+    else:
+        raise InputError(f"There is no backbone called {config.backbone!r}; choose bundled or open_clip:MODEL:TAG_OR_FILE.")
+    return SPRO(config, *towers, meta)
+
+
+def load_spro(path: str | Path) -> SPRO:
+    """SPRO of a checkpoint, in eval mode and frozen. Raises InputError with one sentence for a file that is not one."""
+    checkpoint = read_checkpoint(path, "spro")
+    if checkpoint.meta.get("classes") != list(CLASSES):
+        raise InputError(f"{checkpoint.path.name} names its classes otherwise than {', '.join(CLASSES)}; train it again.")
+    try:
+        config = SPROConfig(**checkpoint.config)
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{checkpoint.path.name} has a config this msademo does not know; train it again.") from error
+    model = build_spro(config, meta=checkpoint.meta)
+    load_weights(model, checkpoint)
+    return model.eval().requires_grad_(False)

@@ -13,8 +13,10 @@ COMMANDS = {
     "face": ("train.face", "train the expression network on faces"),
     "text": ("train.text", "tune the text encoder's upper layers on transcripts with scores"),
     "pglh": ("train.pglh", "train PGLH on the composed corpus"),
+    "spro": ("train.spro", "train SPRO on image-text posts"),
     "baseline": ("train.baseline", "train the mean-pool MLP that the methods are measured against"),
     "guidance": ("train.guidance", "write the prompts of the composed corpus, offline or with a language model"),
+    "captions": ("train.captions", "write the stage captions of posts, offline or by a language model"),
     "evaluate": ("train.evaluate", "measure a checkpoint under missing data"),
 }
 
