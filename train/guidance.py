@@ -56,15 +56,16 @@ class Album:
         self.place = {token.tobytes(): (i, v) for i, variants in enumerate(pool.faces) for v, token in enumerate(variants)}
 
     def frames(self, features: Features) -> list[np.ndarray]:
-        return [self.picture(token) for token in three_frames(features.vision.values)]
+        """Three (SHOWN_SIDE, SHOWN_SIDE, 3) uint8 pictures over the clip."""
+        crops = (self.crop(token) for token in three_frames(features.vision.values))
+        return [cv2.cvtColor(cv2.resize(crop, (SHOWN_SIDE, SHOWN_SIDE), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB) for crop in crops]
 
-    def picture(self, token: np.ndarray) -> np.ndarray:
-        """(D,) vision token -> (SHOWN_SIDE, SHOWN_SIDE, 3) uint8."""
+    def crop(self, token: np.ndarray) -> np.ndarray:
+        """(D,) vision token -> the (48, 48) uint8 face it was made from."""
         face, variant = self.place[token.astype(self.pool.faces.dtype).tobytes()]
         name = self.pool.face_file[face]
-        crop = cv2.imdecode(np.frombuffer(self.archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
-        shown = cv2.resize(face_variant(crop, name, variant), (SHOWN_SIDE, SHOWN_SIDE), interpolation=cv2.INTER_CUBIC)
-        return np.repeat(shown[..., None], 3, -1)
+        return face_variant(cv2.imdecode(np.frombuffer(self.archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE), name, variant)
+
 
 
 class PacedChat(Chat):

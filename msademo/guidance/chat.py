@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Sequence
 from urllib.parse import urlsplit
 
@@ -80,6 +81,13 @@ def has_key() -> bool:
     return bool(os.environ.get("OPENAI_API_KEY", "").strip())
 
 
+@lru_cache(maxsize=1)
+def certificates():
+    """Read once, for that takes as long as a quick answer."""
+    import httpx
+    return httpx.create_ssl_context()
+
+
 def jpeg(picture: np.ndarray) -> str:
     """(H, W, 3) uint8 RGB -> a JPEG of at most IMAGE_SIDE pixels a side, as a data URL."""
     picture = np.asarray(picture)
@@ -103,14 +111,14 @@ class Chat:
 
     def ask(self, instruction: str, text: str, images: Sequence[np.ndarray] = ()) -> str:
         """The answer to `text` and pictures (H, W, 3) uint8 RGB under `instruction`. GuidanceError within timeout_s, whatever happens."""
+        deadline = time.monotonic() + self.settings.timeout_s
         if not has_key():
             raise GuidanceError("No key for a language model is set; set OPENAI_API_KEY (any value will do for a local server) or use offline guidance.")
         content = [{"type": "text", "text": text}, *({"type": "image_url", "image_url": {"url": jpeg(picture), "detail": "low"}} for picture in images)]
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": content}]
-        deadline = time.monotonic() + self.settings.timeout_s
         # Errors are raised outside of the `except` blocks, for the SDK's exceptions carry the request with its headers.
         for attempt in range(self.settings.retries + 1):
-            outcome = self._attempt(messages, min(self.settings.attempt_s, deadline - time.monotonic()))
+            outcome = self._attempt(messages, deadline)
             if isinstance(outcome, str):
                 return outcome
             if isinstance(outcome, GuidanceError):
@@ -122,21 +130,22 @@ class Chat:
         raise GuidanceError(f"The language model at {self.settings.host} {outcome.reason} ({attempt + 1} attempt{'s' if attempt else ''}); "
                             "try again later or use offline guidance.")
 
-    def _attempt(self, messages: list[dict], seconds: float) -> str | GuidanceError | _Passing:
+    def _attempt(self, messages: list[dict], deadline: float) -> str | GuidanceError | _Passing:
         """One request in a thread of its own: a server that sends a byte now and then, or a name that does not resolve, would outlast the
         SDK's own time-outs, which hold for single reads."""
-        import httpx
+        import httpx                        # late, for the two take a second to load and most people never ask
         import openai
+        seconds = max(0.001, min(self.settings.attempt_s, deadline - time.monotonic()))
         for name in ("openai", "httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)       # below that they log what is asked
         client = openai.OpenAI(api_key=os.environ["OPENAI_API_KEY"].strip(), base_url=self.settings.base_url, timeout=seconds, max_retries=0,
-                               http_client=httpx.Client(follow_redirects=False, timeout=seconds))
+                               http_client=httpx.Client(follow_redirects=False, timeout=seconds, verify=certificates()))
         outcomes: queue.Queue = queue.Queue(1)
         threading.Thread(target=lambda: outcomes.put(self._request(client, messages)), daemon=True).start()
         try:
-            return outcomes.get(timeout=max(seconds, 0.001))
+            return outcomes.get(timeout=seconds)
         except queue.Empty:
-            return _Passing(f"did not answer within {seconds:.0f} s")
+            return _Passing("did not answer in time")
         finally:
             client.close()                  # ends a read that still hangs
 

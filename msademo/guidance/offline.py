@@ -88,12 +88,12 @@ def valences(words: Sequence[str]) -> tuple[list[tuple[str, float, float]], floa
 
 
 def foreign(words: Sequence[str]) -> bool:
-    """Is this plainly no English? By its letters, else by its function words."""
+    """Is this plainly no English? By its letters, else by its function words; one alone is not enough, for "die" may be meant."""
     letters = [c for word in words for c in word if c.isalpha()]
     if sum(not c.isascii() for c in letters) > 0.3 * len(letters):
         return True
     bare = [re.sub(r"[^\w']", "", word).lower() for word in words]
-    return sum(word in FOREIGN for word in bare) > sum(word in ENGLISH for word in bare)
+    return sum(word in FOREIGN for word in bare) > max(1, sum(word in ENGLISH for word in bare))
 
 
 def named(found: list[tuple[str, float, float]], sign: int) -> str:
