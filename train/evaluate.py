@@ -149,7 +149,7 @@ def evaluate_fusion(args: argparse.Namespace) -> dict:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="a fusion checkpoint (checkpoints/pglh.safetensors), or `face`")
+    parser.add_argument("checkpoint", help="a fusion checkpoint (checkpoints/pglh.safetensors), SPRO's, or `face`")
     parser.add_argument("--data", type=Path, required=True, help="folder laid out as the README says; only the split's rows are needed")
     parser.add_argument("--split", default="valid", help="train, valid or test")
     parser.add_argument("--corpus", default="mosi", choices=("mosi", "mosei"))
@@ -163,9 +163,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.checkpoint == "face" or (Path(args.checkpoint).is_file() and read_checkpoint(args.checkpoint).method == "face"):
+    method = "face" if args.checkpoint == "face" else read_checkpoint(args.checkpoint).method if Path(args.checkpoint).is_file() else None
+    if method == "face":
         from train.face import evaluate_face
         report = evaluate_face(args.face if args.checkpoint == "face" else args.checkpoint, args.data, args.split)
+    elif method == "spro":
+        from train.evaluate_posts import evaluate_posts
+        report = evaluate_posts(args.checkpoint, args.data, args.split, parse_rates(args.rates), args.seed)
     else:
         report = evaluate_fusion(args)
     write_atomically(args.json, json.dumps(report, indent=1).encode())
