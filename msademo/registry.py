@@ -75,10 +75,7 @@ def build_spro(config: SPROConfig, text: str | Path | None = None, meta: Mapping
     """SPRO on the towers its config names; `text` is the tuned text encoder that the bundled text tower starts from."""
     if config.backbone == "bundled":
         from msademo.backbones.bundled import E5Tower, GridTower
-        encoder = load_text_encoder(text)
-        if encoder.tuned > config.text_blocks:
-            raise InputError(f"{Path(text).name} has {encoder.tuned} tuned layers and SPRO would keep only the top {config.text_blocks}; raise text_blocks.")
-        towers = (E5Tower(encoder, config.text_blocks, config.tuned_layers),
+        towers = (E5Tower(load_text_encoder(text), config.text_layers, config.text_blocks, config.tuned_layers),
                   GridTower(config.image_width, config.image_depth, input_dropout=config.image_dropout))
     elif config.backbone.startswith("open_clip:"):
         from msademo.backbones.openclip import ClipImageTower, ClipTextTower, load_clip

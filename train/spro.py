@@ -190,7 +190,7 @@ def train_spro(args: argparse.Namespace, config: SPROConfig, settings: SPROSetti
     model = build_spro(config, start).to(best_device())
     train, valid = (usable(read_posts(args.data, split, say), say) for split in ("train", "valid"))
     captions = None if config.captions == "none" else read_captions(args.captions)
-    text_name = f"{config.backbone} {config.text_blocks} {file_hash(start) if start else ''}"
+    text_name = f"{config.backbone} {config.text_layers - config.text_blocks} {file_hash(start) if start else ''}"
     task = SPROTask(model, train, valid, captions, settings, schedule.seed, args.cache, (text_name, config.backbone), say)
     mark = {"settings": asdict(settings), "config": asdict(config), "text": file_hash(start) if start else None,
             "captions": file_hash(args.captions) if captions else None}
@@ -230,7 +230,7 @@ def run(args: argparse.Namespace) -> None:
     metrics = {name: class_metrics(logits.argmax(-1), task.truth, CLASSES) for name, logits in (("image", image), ("text", text), ("fusion", fused))}
     tensors = {name: value.half() if name.startswith(("text.", "image.")) and value.ndim >= 2 else value for name, value in model.state_dict().items()}
     save_checkpoint(
-        args.out, "spro", asdict(config), tensors, classes=list(CLASSES), tuned=what_is_tuned(config), extractor={"text_sha256": mark["text"]},
+        args.out, "spro", asdict(config), tensors, classes=list(CLASSES), frequent=CLASSES[int(task.labels.bincount().argmax())], tuned=what_is_tuned(config), extractor={"text_sha256": mark["text"]},
         captions={"file": args.captions.name, "sha256": mark["captions"]} if mark["captions"] else None,
         settings=mark["settings"], schedule=asdict(schedule), epoch=best.epoch, seed=args.seed, history=best.history,
         metrics={"split": "valid", "protocol": f"{len(task.truth)} posts, nothing missing; epoch and fusion weight chosen here", **metrics},

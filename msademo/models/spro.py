@@ -31,8 +31,9 @@ class SPROConfig:
 
     backbone: "bundled", or "open_clip:MODEL:TAG_OR_FILE". prompts: b. text_prompts, visual_prompts: whether that side has any.
     prompt_depth: D, how many of a tower's first blocks get prompts put in (the shared ones, then deep ones).
-    joint: width of the common space; 0 takes the towers' own, which must then agree. text_blocks: layers of the bundled text
-    tower under prompts; tuned_layers: how many of its (or of both open_clip towers') last blocks are trained, 0 = prompts only.
+    joint: width of the common space; 0 takes the towers' own, which must then agree. text_layers: layers of the bundled text tower
+    that are its own and in its checkpoint; text_blocks: the upper ones of them, under prompts. tuned_layers: how many of these (or of
+    both open_clip towers' blocks), counted from the top, are trained; 0 = prompts only.
     image_*: the blocks over EfficientNet's grid (bundled). temperature: tau. captions: "three" stages, "single" (the three joined,
     from the start) or "none". stage_weights, stage_starts, ramp: w_k, s_k and T_ramp of (8), in epochs counted from 0.
     lambda_*: the weights of (13), and of a third, fused path the paper has not. image_weight: the image path's share of the
@@ -45,8 +46,9 @@ class SPROConfig:
     visual_prompts: bool = True
     prompt_depth: int = 6
     joint: int = 256
-    text_blocks: int = 6
-    tuned_layers: int = 6
+    text_layers: int = 6
+    text_blocks: int = 4
+    tuned_layers: int = 4
     image_width: int = 256
     image_depth: int = 2
     image_dropout: float = 0.3
