@@ -1,4 +1,4 @@
-"""Training a fusion model on composed clips: what PGLH and the mean-pool MLP (and whatever comes after) have in common."""
+"""Training a fusion model on composed clips: what PGLH, PGMF and the mean-pool MLP have in common."""
 
 from __future__ import annotations
 
@@ -13,26 +13,32 @@ from torch import nn
 from msademo.checkpoint import file_hash, save_checkpoint
 from msademo.corruption import MODALITIES, missing
 from msademo.features.audio import AUDIO_NAMES
-from msademo.features.bundle import Statistics, collate, predict, token_masks
-from msademo.features.text import load_text_encoder
+from msademo.features.bundle import Features, Statistics, collate, predict, token_masks
+from msademo.features.prompt import PromptReader
+from msademo.features.text import TextTokens, load_text_encoder
 from msademo.metrics import regression_metrics
 from train.compose import Composer, Composition
 from train.data import Transcript, read_transcripts, training_transcripts
 from train.loop import Fitted, Schedule, best_device, fit
 from train.prepare import CACHE, load_pool
+from train.prompts import PromptBook, fixed_clip
 from train.text import similar_lengths
-from train.words import Masking, WordReader
+from train.words import Masking, WordReader, read_sentences
 
 VALID_RATES = (0.0, 0.3, 0.6, 0.9)
 VALID_COMPOSITIONS = 3
 
 
 class ClipTask:
-    """Composed clips for train.loop.fit. `build(dims)` makes the model once the widths of the features are known."""
+    """Composed clips for train.loop.fit. `build(dims)` makes the model once the widths of the features are known.
 
-    def __init__(self, name: str, build, data: Path, text: Path, face: Path, cache: Path, masking: Masking,
-                 composition: Composition, seed: int, batch: int = 64, corpora: Sequence[str] = ("mosi", "mosei"), say=print):
-        self.name, self.masking, self.seed = name, masking, seed
+    compositions: how many fixed compositions of each transcript clips are drawn from; 0 composes every epoch anew.
+    book: the prompts of those compositions, for a model that is guided.
+    """
+
+    def __init__(self, name: str, build, data: Path, text: Path, face: Path, cache: Path, masking: Masking, composition: Composition, seed: int,
+                 batch: int = 64, corpora: Sequence[str] = ("mosi", "mosei"), say=print, compositions: int = 0, book: PromptBook | None = None):
+        self.name, self.masking, self.seed, self.compositions, self.book = name, masking, seed, compositions, book
         self.encoder = load_text_encoder(text).to(best_device())
         self.composer, self.valid_composer = (Composer(load_pool(data, split, face, cache, say=say), composition) for split in ("train", "valid"))
         transcripts = training_transcripts(data, corpora)
@@ -42,6 +48,7 @@ class ClipTask:
         self.model = build({m: len(self.statistics.mean[m]) for m in MODALITIES}).to(best_device())
         self.batch = min(batch, len(self.words.rows(0)))
         self.steps_per_epoch = len(self.words.rows(0)) // self.batch
+        self.reader = read_sentences(book, PromptReader(self.encoder, remembered=10**6), cache, file_hash(text)) if book is not None else None
         self.prepare_valid(read_transcripts(data, "mosi", "valid"))
 
     def measure(self) -> Statistics:
@@ -52,20 +59,35 @@ class ClipTask:
         return Statistics.of({"text": words.numpy(), "audio": np.concatenate([v for variants in pool.voices for v in variants]),
                               "vision": pool.faces.reshape(-1, pool.faces.shape[-1]).astype(np.float32)})
 
+    def compose(self, row: int, rng: np.random.Generator) -> Features:
+        """A training clip of transcript `row`."""
+        tokens, score = self.words.tokens[row], self.words.transcripts[row].score
+        if not self.compositions:
+            return self.composer.clip(tokens, score, rng, augmented=True)
+        return fixed_clip(self.composer, tokens, score, self.seed, int(rng.integers(self.compositions)), row)
+
+    def guidance(self, clips: Sequence[Features], texts: Sequence[Sequence[str]]) -> list[torch.Tensor] | None:
+        """Features of the clips' prompts, which know the complete clips; None without a book."""
+        return [self.reader(self.book.get(clip, words)) for clip, words in zip(clips, texts)] if self.book is not None else None
+
+    def size(self, tokens: TextTokens, gone: np.ndarray) -> int:
+        """What makes a text long to work on; texts of one batch should be alike in it."""
+        return len(tokens)
+
     def batches(self, epoch: int):
         words, rng = self.words.epoch(epoch), np.random.default_rng([self.seed, epoch, 1])
         together = lambda features: nn.utils.rnn.pad_sequence(features, batch_first=True).float().to(best_device())
-        lengths = [len(self.words.tokens[i]) for i in words.rows]
+        lengths = [self.size(self.words.tokens[i], gone) for i, gone in zip(words.rows, words.gone)]
         for group in similar_lengths(lengths, self.batch, rng)[:self.steps_per_epoch]:
             clips, masks = [], []
             for j in group:
-                row = self.words.transcripts[words.rows[j]]
-                clip = self.composer.clip(self.words.tokens[words.rows[j]], row.score, rng, augmented=True)
+                clip = self.compose(words.rows[j], rng)
                 gone = {m: self.masking.draw(clip.units(m), m, words.absent[j], rng) for m in ("audio", "vision")}
                 clips.append(clip)
                 masks.append(token_masks(clip, {"text": words.gone[j], **gone}))
             yield collate(clips, masks, together([words.features[j] for j in group]), self.statistics,
-                          together([self.words.clean[words.rows[j]] for j in group]))
+                          together([self.words.clean[words.rows[j]] for j in group]),
+                          self.guidance(clips, [self.words.transcripts[words.rows[j]].words for j in group]))
 
     def loss(self, batch) -> torch.Tensor:
         return self.model.loss(batch)["total"]
@@ -79,18 +101,23 @@ class ClipTask:
             gone = [missing(t.words, ratios["text"], "text", i) for i, t in enumerate(tokens)]
             words = self.encoder.encode(tokens, [t.missing(g) for t, g in zip(tokens, gone)])
             for composition in range(VALID_COMPOSITIONS):
-                rng = np.random.default_rng([composition, 7])
+                # With a book, the clips that it holds prompts of: those that train.evaluate measures on.
+                rng = np.random.default_rng([self.seed, composition] if self.book is not None else [composition, 7])
                 clips = [self.valid_composer.clip(t, row.score, rng) for t, row in zip(tokens, transcripts)]
                 masks = [token_masks(clip, {m: g if m == "text" else missing(clip.units(m), ratios[m], m, i) for m in MODALITIES})
                          for i, (clip, g) in enumerate(zip(clips, gone))]
-                self.valid.append((name, clips, masks, words))
+                self.valid.append((name, clips, masks, words, self.guidance(clips, [row.words for row in transcripts])))
 
     def validate(self) -> dict[str, float]:
-        """score: minus the mean absolute error, averaged over the rates and the clips without text."""
+        return self.measure_valid(self.model)
+
+    def measure_valid(self, model: nn.Module, guided: bool = True) -> dict[str, float]:
+        """score: minus the mean absolute error, averaged over the rates and the clips without text. guided: with the prompts there are."""
         report: dict[str, list[float]] = {}
-        for name, clips, masks, words in self.valid:
-            metrics = regression_metrics(predict(self.model, self.statistics, clips, masks, words), self.truth)
+        for name, clips, masks, words, prompts in self.valid:
+            metrics = regression_metrics(predict(model, self.statistics, clips, masks, words, prompts=prompts if guided else None), self.truth)
             report.setdefault(f"mae@{name}", []).append(metrics["mae"])
+            report.setdefault(f"corr@{name}", []).append(metrics["corr"])
             report.setdefault(f"acc2@{name}", []).append(metrics["acc2_balanced" if name == "text absent" else "acc2_non0"])
         means = {key: float(np.mean(values)) for key, values in report.items()}
         return {"score": -float(np.mean([value for key, value in means.items() if key.startswith("mae")])), **means}
@@ -98,23 +125,33 @@ class ClipTask:
 
 def train_clips(name: str, build, config_of, args, schedule: Schedule, masking: Masking, batch: int = 64) -> Fitted:
     """Train, then write the checkpoint with all it needs to be used. `config_of(model)` is the model's config as a dict."""
-    composition = Composition()
-    task = ClipTask(name, build, args.data, args.text, args.face, args.cache, masking, composition, args.seed, batch)
-    settings = {"masking": asdict(masking), "composition": asdict(composition), "batch": batch, "config": config_of(task.model),
-                "text": file_hash(args.text), "face": file_hash(args.face)}
+    task = ClipTask(name, build, args.data, args.text, args.face, args.cache, masking, Composition(), args.seed, batch)
+    settings = clip_settings(args, masking, batch, config=config_of(task.model))
     best = fit(task, schedule, args.work, settings)
+    save_clip_model(args.out, task, name, config_of(task.model), task.model, best, best.metrics, args, schedule, settings)
+    return best
+
+
+def clip_settings(args, masking: Masking, batch: int, **more) -> dict:
+    """What, with the schedule, decides a run's outcome."""
+    return {"masking": asdict(masking), "composition": asdict(Composition()), "batch": batch, **more,
+            "text": file_hash(args.text), "face": file_hash(args.face)}
+
+
+def save_clip_model(path: Path, task: ClipTask, method: str, config: dict, model: nn.Module, best: Fitted, metrics: dict, args,
+                    schedule: Schedule, settings: dict, options: str = "", **more) -> None:
+    """Write one clip model's checkpoint; metrics: its own on valid at the best epoch. options: what the command had beside the shared ones."""
     save_checkpoint(
-        args.out, name, config_of(task.model), task.model.state_dict(),
+        path, method, config, model.state_dict(),
         statistics=task.statistics.to_dict(), scale=[-3.0, 3.0], median=float(np.median([row.score for row in task.words.transcripts])),
         extractor={"text": Path(args.text).name, "text_sha256": settings["text"], "face": Path(args.face).name,
                    "face_sha256": settings["face"], "audio_names": list(AUDIO_NAMES)},
         settings=settings, schedule=asdict(schedule), epoch=best.epoch, seed=args.seed, history=best.history,
-        metrics={"corpus": "composed corpus", "split": "valid", "protocol": "MOSI valid, 3 compositions, one mask draw a rate; epoch chosen here", **best.metrics},
+        metrics={"corpus": "composed corpus", "split": "valid", "protocol": "MOSI valid, 3 compositions, one mask draw a rate; epoch chosen here", **metrics},
         data="composed corpus: CMU-MOSI and CMU-MOSEI transcripts and scores, RAVDESS and Emo-DB voices, FER2013 faces (train splits); "
              "research use, RAVDESS CC BY-NC-SA 4.0",
-        command=f"python -m train {name} --data DATA --epochs {schedule.epochs} --lr {schedule.lr} --seed {args.seed}")
-    print(f"wrote {args.out}: epoch {best.epoch}, valid score {best.metrics['score']:.4f}")
-    return best
+        command=f"python -m train {task.name} --data DATA --epochs {schedule.epochs} --lr {schedule.lr} --seed {args.seed}{options}", **more)
+    print(f"wrote {path}: epoch {best.epoch}, valid score {metrics['score']:.4f}")
 
 
 def add_clip_arguments(parser, name: str, epochs: int, lr: float) -> None:

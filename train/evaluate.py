@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Mapping, Sequence
 
@@ -22,6 +22,7 @@ from msademo.checkpoint import read_checkpoint, write_atomically
 from msademo.corruption import MODALITIES, missing
 from msademo.errors import InputError
 from msademo.features.bundle import Features, Statistics, collate, predict, token_masks
+from msademo.features.prompt import PromptReader
 from msademo.features.text import TextEncoder, load_text_encoder
 from msademo.metrics import regression_metrics
 from msademo.models.pglh import PGLH
@@ -29,6 +30,7 @@ from msademo.registry import FusionModel, load_fusion
 from train.compose import Composer
 from train.data import read_transcripts
 from train.prepare import CACHE, load_pool
+from train.prompts import PromptBook
 
 COMPOSITIONS = 5
 DRAWS = 10
@@ -43,6 +45,7 @@ class Bench:
     clips: list[list[Features]]
     truth: np.ndarray
     seed: int
+    prompts: list[list[torch.Tensor]] | None = None         # of each clip, written from the complete clip; for a guided model
 
     def masks(self, clips: list[Features], ratios: Mapping[str, float], draw: int) -> list[dict[str, np.ndarray]]:
         """Masks over units; they depend on the draw and the clip's place, not on the composition."""
@@ -57,12 +60,13 @@ class Bench:
             first = [token_masks(clip, gone) for clip, gone in zip(self.clips[0], self.masks(self.clips[0], cases[0], draw))]
             words = self.encoder.encode([clip.tokens for clip in self.clips[0]], [mask["text"] for mask in first])
             for ratios, rows in zip(cases, found):
-                # Without sound and picture all compositions are the same clips.
-                for clips in self.clips[:1] if ratios["audio"] == ratios["vision"] == 1 else self.clips:
+                # Without sound and picture all compositions are the same clips, unless prompts tell them apart.
+                alike = ratios["audio"] == ratios["vision"] == 1 and self.prompts is None
+                for number, clips in enumerate(self.clips[:1] if alike else self.clips):
                     masks = [token_masks(clip, gone) for clip, gone in zip(clips, self.masks(clips, ratios, draw))]
-                    rows.append(regression_metrics(predict(fusion.model, fusion.statistics, clips, masks, words), self.truth))
+                    prompts = None if self.prompts is None else self.prompts[number]
+                    rows.append(regression_metrics(predict(fusion.model, fusion.statistics, clips, masks, words, prompts=prompts), self.truth))
         return [average(rows) for rows in found]
-
 
     @torch.inference_mode()
     def recovery(self, model: PGLH, statistics: Statistics, rate: float = 0.5) -> dict[str, dict[str, float]]:
@@ -114,6 +118,16 @@ def build_bench(args: argparse.Namespace, encoder: TextEncoder) -> Bench:
     return Bench(encoder, compositions, np.array([row.score for row in transcripts]), args.seed)
 
 
+def with_prompts(bench: Bench, args: argparse.Namespace, source: str) -> Bench:
+    """The bench with its clips' prompts: those of args.prompts, or offline ones written now."""
+    book = PromptBook.read(args.prompts) if args.prompts else PromptBook(source)
+    if book.source != source:
+        raise InputError(f"{args.checkpoint} was trained with prompts of source {source}, and {args.prompts} holds prompts of source {book.source}; give matching ones.")
+    rows = [row for row in read_transcripts(args.data, args.corpus, args.split) if row.words]
+    reader = PromptReader(bench.encoder)
+    return replace(bench, prompts=[[reader(book.get(clip, row.words)) for clip, row in zip(clips, rows)] for clips in bench.clips])
+
+
 def evaluate_fusion(args: argparse.Namespace) -> dict:
     """All figures of one fusion checkpoint; shares in [0, 1], the error on the label's scale."""
     rates = parse_rates(args.rates)
@@ -122,6 +136,11 @@ def evaluate_fusion(args: argparse.Namespace) -> dict:
         path = path.with_name("baseline.safetensors")
     fusion = load_fusion(path, args.text, args.face)
     bench = build_bench(args, load_text_encoder(args.text))
+    guided = getattr(fusion.model.config, "guided", False)
+    if (args.prompts or args.without_prompt) and not guided:
+        raise InputError(f"{path.name} reads no prompts; leave --prompts and --without-prompt to a guided teacher.")
+    if guided and not args.without_prompt:
+        bench = with_prompts(bench, args, fusion.meta["guidance"]["source"])
     started = time.monotonic()
     by_rate, text_only, absent = [], [], {}
     for number, rate in enumerate(rates, start=1):
@@ -138,7 +157,9 @@ def evaluate_fusion(args: argparse.Namespace) -> dict:
         "checkpoint": path.name,
         "protocol": f"composed corpus: transcripts and scores of {args.corpus} ({args.split}), voices and faces of the {args.split} split, "
                     f"means over {COMPOSITIONS} compositions and {DRAWS} mask draws a rate; words are taken away before the text encoder "
-                    "reads them; the checkpoint was chosen on valid; accuracies and F1 are shares in [0, 1]",
+                    "reads them; the checkpoint was chosen on valid; accuracies and F1 are shares in [0, 1]"
+                    + (f"; {fusion.meta['guidance']['source']} prompts, each written from the complete clip" if bench.prompts else
+                       "; the teacher's attention without a prompt" if guided else ""),
         "seed": args.seed, "n": len(bench.truth), "rates": by_rate,
         "average": average([{k: v for k, v in row.items() if k != "rate"} for row in by_rate]),
         "absent": absent, "text_only": text_only,
@@ -157,6 +178,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the figures are written")
     parser.add_argument("--seed", type=int, default=1111, help="fixes compositions and masks")
     parser.add_argument("--baseline", action="store_true", help="the mean-pool MLP beside the checkpoint, under the same masks")
+    parser.add_argument("--prompts", type=Path, help="for a guided teacher: its corpus's prompts; offline ones are otherwise written on the way")
+    parser.add_argument("--without-prompt", action="store_true", help="for a guided teacher: the attention of the same weights without a prompt")
     parser.add_argument("--text", type=Path, default=Path("checkpoints/text.safetensors"))
     parser.add_argument("--face", type=Path, default=Path("checkpoints/face.safetensors"))
     parser.add_argument("--cache", type=Path, default=CACHE)

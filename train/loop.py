@@ -42,7 +42,8 @@ class Schedule:
 
 
 class Task(Protocol):
-    """What a job brings to the loop. `device` is where its model lives; batches are already there."""
+    """What a job brings to the loop. Batches are on the model's device. Several models that are trained side by side on one sum of
+    losses are the model's `members`, and each has its gradient clipped on its own."""
 
     name: str
     model: nn.Module
@@ -143,7 +144,7 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
             best = Fitted(**state["best"], history=history)
         say(f"{task.name}: goes on after epoch {done} of {schedule.epochs}")
     total = schedule.epochs * task.steps_per_epoch
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    separate = [[p for p in part.parameters() if p.requires_grad] for part in getattr(model, "members", [model])]
     started = time.monotonic()
     step = first
     for epoch in range(done, schedule.epochs):
@@ -160,7 +161,8 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
                 raise RuntimeError(f"{task.name}: the loss became {loss.item()} at epoch {epoch + 1}, step {count}; lower --lr")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, schedule.clip)
+            for parameters in separate:
+                nn.utils.clip_grad_norm_(parameters, schedule.clip)
             optimizer.step()
             step += 1
             if schedule.ema:

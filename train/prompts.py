@@ -13,7 +13,7 @@ import json
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class PromptBook:
 
     def __contains__(self, key: str) -> bool:
         return key in self._clips
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of its clips."""
+        return iter(self._clips)
 
     def add(self, key: str, prompt: Prompt) -> None:
         if prompt.source != self.source:

@@ -21,9 +21,11 @@ from safetensors.torch import load_file, save
 from msademo.checkpoint import write_atomically
 from msademo.corruption import missing
 from msademo.errors import InputError
+from msademo.features.prompt import PromptReader
 from msademo.features.text import TextEncoder, TextTokens
 from train.compose import balanced_epoch
 from train.data import Transcript
+from train.prompts import PromptBook
 
 ABSENT = (("text",), ("audio",), ("vision",), ("text", "audio"), ("text", "vision"), ("audio", "vision"))
 
@@ -79,6 +81,18 @@ def cached(path: Path, encoder: TextEncoder, tokens: Sequence[TextTokens], gone:
         if len(flat) != sum(lengths):
             raise InputError(f"{path} does not belong to this data; delete it and start again.")
     return list(flat.split(lengths))
+
+
+def read_sentences(book: PromptBook, reader: PromptReader, folder: Path, text_hash: str) -> PromptReader:
+    """The reader, having read every sentence of the book's prompts; what it read is a file in `folder` for the next run."""
+    sentences = sorted({sentence for key in book for sentence in book.lookup(key).sentences()})
+    if sentences:
+        mark = hashlib.sha256(json.dumps([text_hash, sentences]).encode()).hexdigest()[:12]
+        tokens = [reader.tokenize(sentence) for sentence in sentences]
+        features = cached(Path(folder) / f"sentences-{mark}.safetensors", reader.encoder, tokens, [np.zeros(len(t), bool) for t in tokens])
+        for sentence, token, feature in zip(sentences, tokens, features):
+            reader.remember(sentence, token, feature)
+    return reader
 
 
 class WordReader:

@@ -33,7 +33,7 @@ class PromptReader:
 
     def remember(self, sentence: str, tokens: TextTokens, features: torch.Tensor) -> torch.Tensor:
         """Keep what the encoder said of a sentence (T, D); returns the part of its words, without CLS and SEP."""
-        kept = features[torch.from_numpy(tokens.first >= 0).to(features.device)].half()
+        kept = features[torch.from_numpy(tokens.first >= 0).to(features.device)].half().cpu()
         with self._lock:
             self._features[sentence] = kept
             self._features.move_to_end(sentence)

@@ -318,16 +318,15 @@ def attention_transfer(student: Aligned, teacher: Aligned) -> torch.Tensor:
     total = 0.0
     for m in SOURCES:
         real = (~student.rows)[:, :, None] & (~student.columns[m])[:, None, :]                                # (B, Q, T)
-        apart = (student.maps[m][-1] - teacher.maps[m][-1]).abs().mean(1)
+        apart = (student.maps[m][-1] - teacher.maps[m][-1].detach()).abs().mean(1)
         total = total + ((apart * real).sum((1, 2)) / real.sum((1, 2))).mean()
     return total
 
 
-def distillation(student: Aligned, teacher: Aligned, truth: torch.Tensor, alpha: float, beta: float) -> dict[str, torch.Tensor]:
-    """(10)-(13); the teacher's side is detached. "total" is what to minimise."""
+def distillation(student: Aligned, teacher: Aligned | None, truth: torch.Tensor, alpha: float, beta: float) -> dict[str, torch.Tensor]:
+    """(10)-(13); "total" is what to minimise. No gradient reaches the teacher, and a loss without weight is 0 and not computed: with
+    alpha = 0 the maps and with both 0 the teacher may be absent."""
     regression = (student.score - truth).abs().mean()                                                         # (12)
-    frozen = Aligned(teacher.score.detach(), teacher.fusion.detach(), {m: [w.detach() for w in maps] for m, maps in teacher.maps.items()},
-                     teacher.rows, teacher.columns)
-    attention = attention_transfer(student, frozen)
-    fusion = (student.fusion - frozen.fusion).abs().mean()                                                    # (11)
+    attention = attention_transfer(student, teacher) if alpha else regression.new_zeros(())
+    fusion = (student.fusion - teacher.fusion.detach()).abs().mean() if beta else regression.new_zeros(())    # (11)
     return {"total": regression + alpha * attention + beta * fusion, "regression": regression, "attention": attention, "fusion": fusion}  # (13)
