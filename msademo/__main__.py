@@ -9,6 +9,8 @@ from pathlib import Path
 
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
+from msademo.options import MODELS
+from msademo.transcript import read_text_file
 
 
 def parse_missing(pairs: list[str]) -> dict[str, float]:
@@ -24,12 +26,15 @@ def parse_missing(pairs: list[str]) -> dict[str, float]:
 
 
 def describe(result) -> str:
-    """A few lines for people: the score, what was missing, the notes."""
-    prediction = result.predictions["pglh"]
-    lines = [f"{prediction.score:+.2f} {prediction.label} (complete clip {prediction.complete:+.2f}, change {prediction.change:+.2f}; scale -3 to 3)"]
+    """A few lines for people: every model's score, what the teacher was told, what was missing, the notes."""
+    lines = [f"{MODELS[name]}: {p.score:+.2f} {p.label} (complete clip {p.complete:+.2f}, change {p.change:+.2f}; scale {result.scale[0]:g} to {result.scale[1]:g})"
+             for name, p in result.predictions.items()]
     for name, view in result.modalities.items():
         state = f"{int(view.missing.sum())} of {len(view.missing)} missing" if view.present else "absent from the clip"
         lines.append(f"  {name}: {state}")
+    if result.guidance is not None:
+        told = "nothing" if result.guidance.prompt is None else f"{result.guidance.source} prompt, written from {result.guidance.written_from}"
+        lines.append(f"  the teacher was told: {told}")
     return "\n".join(lines + [f"  note: {note}" for note in result.notes])
 
 
@@ -44,15 +49,26 @@ def main(argv: list[str] | None = None) -> int:
     clip.add_argument("--missing", nargs="*", default=[], metavar="MODALITY=RATIO", help=f"what to take away: {', '.join(MODALITIES)}")
     clip.add_argument("--kind", default="random", help="random, span, or signal-level kinds joined with + (noise+blur)")
     clip.add_argument("--seed", type=int, default=0)
+    clip.add_argument("--models", help=f"{', '.join(MODELS)}; several with commas, all without it")
+    told = clip.add_mutually_exclusive_group()
+    told.add_argument("--guidance", help="what the teacher is told: offline (written from the complete clip), openai, none, or the text itself")
+    told.add_argument("--prompt-file", help="a text file with what the teacher is told, in the form of '### Visual Cues ###' and so on")
     clip.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    clip.add_argument("--maps", action="store_true", help="with --json: the attention maps too")
     args = parser.parse_args(argv)
     try:
+        if args.maps and not args.json:
+            raise InputError("--maps belongs to --json; give both.")
+        missing = parse_missing(args.missing)
+        typed = None if args.prompt_file is None else read_text_file(args.prompt_file, "prompt file", "a text file")
         from msademo.analyzer import Analyzer
-        result = Analyzer().clip(args.file, args.transcript, parse_missing(args.missing), args.kind, args.seed, subtitles=args.subtitles)
+        from msademo.guidance.given import sections_of
+        guidance = args.guidance if typed is None else sections_of(typed)
+        result = Analyzer().clip(args.file, args.transcript, missing, args.kind, args.seed, args.models, guidance, subtitles=args.subtitles)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(result.to_dict(), ensure_ascii=False, indent=1) if args.json else describe(result))
+    print(json.dumps(result.to_dict(args.maps), ensure_ascii=False, indent=1) if args.json else describe(result))
     return 0
 
 

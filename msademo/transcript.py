@@ -144,17 +144,18 @@ def subtitle_words(text: str) -> tuple[Word, ...]:
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def read_text_file(path: str) -> str:
-    """The text of a small file, by its byte-order mark, else UTF-8, else GB 18030, else Windows Latin. InputError otherwise."""
+def read_text_file(path: str, what: str = "subtitle file", choose: str = "an .srt or .vtt file") -> str:
+    """The text of a small file, by its byte-order mark, else UTF-8, else GB 18030, else Windows Latin. InputError otherwise, about the
+    file called `what`."""
     file = Path(path)
     if not file.is_file():
-        raise InputError("The subtitle file does not exist; choose an .srt or .vtt file.")
+        raise InputError(f"The {what} does not exist; choose {choose}.")
     if file.stat().st_size > MAX_FILE_BYTES:
-        raise InputError("The subtitle file is larger than 1 MB; choose an .srt or .vtt text file.")
+        raise InputError(f"The {what} is larger than 1 MB; choose {choose}.")
     data = file.read_bytes()
     encodings = [name for mark, name in _MARKS if data.startswith(mark)]
     if not encodings and b"\0" in data:
-        raise InputError("The subtitle file is not a text file; choose an .srt or .vtt file.")
+        raise InputError(f"The {what} is not a text file; choose {choose}.")
     for encoding in encodings or ("utf-8", "gb18030"):
         try:
             return data.decode(encoding)

@@ -1,6 +1,7 @@
 """Figures and sentences: valid for plotly, the numbers in the sentence, nothing a person typed becomes markup."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 from tests.ui_support import FakeAnalyzer, fake_result, opened_from, write_clip
 
 from msademo.media import Clip
-from msademo.results import Curve, PromptAttention
+from msademo.results import Curve, Prediction, PromptAttention
 from msademo.transcript import Word
 from msademo.ui import figures, pictures
-from msademo.ui.clip_tab import PANELS, Controls, update
+from msademo.ui.clip_panels import PANELS, Controls, update
+from msademo.ui.scales import scale, scales
 
 go = pytest.importorskip("plotly.graph_objects", reason="plotly checks the figures")
 NASTY = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} & 😀"
@@ -72,9 +74,18 @@ def test_change(score, complete, expected):
 
 
 def test_scale_places_dot_and_ring():
-    shown = pictures.score_scale(1.5, -3.0)
+    shown = scale(Prediction("pglh", 1.5, -3.0), (-3.0, 3.0))
     assert 'msa-dot" style="left:75.0%' in shown and 'msa-ring" style="left:0.0%' in shown and "+1.50" in shown and "positive" in shown
-    assert 'msa-dot" style="left:100.0%' in pictures.score_scale(4.2, 0)        # beyond the scale stays on the page
+    assert 'msa-dot" style="left:100.0%' in scale(Prediction("pglh", 4.2, 0), (-3.0, 3.0))        # beyond the scale stays on the page
+
+
+def test_every_model_has_its_scale_its_name_and_its_own_change():
+    result = fake_result(clip(), {"text": 0.5})
+    cards = scales(result).split("<article")[1:]
+    assert [re.search('data-model="([a-z-]+)"', card)[1] for card in cards] == ["pglh", "pgmf-student", "pgmf-teacher"]
+    for card, prediction in zip(cards, result.predictions.values()):
+        assert f"<b>{prediction.score:+.2f}</b>" in card and f"Complete clip: {prediction.complete:+.2f}" in card and "moved it by -" in card
+    assert "is told nothing now" in cards[2] and "about the clip in words" in scales(fake_result(clip(), guidance=clip().guidance))
 
 
 def test_words_on_one_lane_never_overlap():
@@ -118,7 +129,7 @@ def test_spans_join_neighbours():
 def test_nothing_typed_becomes_markup():
     opened = clip(texts=NASTY.split(" "))
     panels, _ = update(FakeAnalyzer(), opened, Controls())
-    shown = [panels.strip, *panels.maps, *panels.attention_text, pictures.word_times(opened.clip.words), pictures.notes_list((NASTY,))]
+    shown = [panels.strip, *panels.recovery, *panels.attention_text, pictures.word_times(opened.clip.words), pictures.notes_list((NASTY,))]
     assert not any("<img src=x" in text for text in shown) and "&lt;img" in panels.strip
 
 

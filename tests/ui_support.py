@@ -10,7 +10,11 @@ import numpy as np
 
 from msademo.corruption import KINDS, MODALITIES, check_kind, check_ratio, check_seed, missing
 from msademo.errors import InputError
+from msademo.explain import Alignment
+from msademo.guidance.given import COMPLETE, LEFT, Guidance, given_guidance
+from msademo.guidance.prompt import Prompt
 from msademo.media import Clip, load_clip
+from msademo.options import MODELS, models_of
 from msademo.results import ClipResult, Curve, ModalityView, Prediction, PromptAttention, Recovery
 from msademo.transcript import assign_times, split_words
 
@@ -23,14 +27,16 @@ class FakeOpened:
     clip: Clip
     faces: object
     features: object
+    guidance: Guidance
     notes: tuple = ("These words were heard by nobody: this is a fake.",)
 
 
 class FakeAnalyzer:
-    """Opens real files; its score falls as words, voice and face go. Counts what it was asked to do."""
+    """Opens real files; its score falls as words, voice and face go. Counts what it was asked to do. pgmf: are its checkpoints there?"""
 
-    def __init__(self):
-        self.opens = self.curves = 0
+    def __init__(self, pgmf: bool = True):
+        self.opens = self.curves = self.moves = 0
+        self.models = MODELS if pgmf else ("pglh",)
 
     def warm(self):
         return None
@@ -46,16 +52,27 @@ class FakeAnalyzer:
     def with_transcript(self, opened, transcript):
         return opened_from(replace(opened.clip, words=assign_times(split_words(transcript), opened.clip.duration)))
 
-    def analyze(self, opened, missing=None, kind="random", seed=0):
-        return fake_result(opened, missing or {}, kind, seed)
+    def analyze(self, opened, missing=None, kind="random", seed=0, models=None, guidance=None):
+        self.moves += 1
+        return fake_result(opened, missing or {}, kind, seed, models_of(models) or self.models, opened.guidance if guidance is None else guidance)
+
+    def write_guidance(self, opened, source="offline", missing=None, kind="random", seed=0):
+        if missing is None and source == "offline":
+            return opened.guidance
+        said = f"{sum(missing.values()) / 3:.0%} was missing." if missing else "All was there."
+        note = "These cues were written offline, for nobody could be asked." if source == "openai" else ""
+        return Guidance(Prompt("A face.", said, "A voice.", "offline", note), LEFT if missing else COMPLETE, note)
 
     def curve(self, opened, kind="random", seed=0, masks=5):
         self.curves += 1
         rates = np.arange(10) / 10
         return Curve(rates, 2 * (1 - rates) + np.linspace(-0.2, 0.2, masks)[:, None] * rates, 0.1, check_kind(kind))
 
-    def clip(self, path, transcript=None, missing=None, kind="random", seed=0):
-        return self.analyze(self.open(path, transcript), missing, kind, seed)
+    def clip(self, path, transcript=None, missing=None, kind="random", seed=0, models=None, guidance=None):
+        models_of(models), given_guidance(guidance)
+        opened = self.open(path, transcript)
+        guidance = given_guidance(guidance)
+        return self.analyze(opened, missing, kind, seed, models, self.write_guidance(opened, guidance) if isinstance(guidance, str) else guidance)
 
 
 def opened_from(clip: Clip) -> FakeOpened:
@@ -64,7 +81,8 @@ def opened_from(clip: Clip) -> FakeOpened:
     faces = SimpleNamespace(found=found, boxes=np.tile(np.array([20.0, 10, 60, 60]), (count, 1)))
     voice = 0 if clip.audio is None else max(1, int(clip.duration * 10))
     tracks = {"audio": track(voice, clip.duration, np.zeros(voice, bool)), "vision": track(count, clip.duration, ~found)}
-    return FakeOpened(clip, faces if count else None, SimpleNamespace(track=tracks.__getitem__))
+    guidance = Guidance(Prompt("A face.", f"{len(clip.words)} words.", "A voice.", "offline"), COMPLETE)
+    return FakeOpened(clip, faces if count else None, SimpleNamespace(track=tracks.__getitem__), guidance)
 
 
 def track(count: int, duration: float, lacking: np.ndarray) -> SimpleNamespace:
@@ -72,7 +90,30 @@ def track(count: int, duration: float, lacking: np.ndarray) -> SimpleNamespace:
     return SimpleNamespace(missing=lacking, times=np.stack([edges[:-1], edges[1:]], 1))
 
 
-def fake_result(opened, ratios=None, kind="random", seed=0) -> ClipResult:
+def fake_alignments(words, views: dict, told: bool) -> dict:
+    """Attention that only depends on what is left; the teacher's with its prompt leans to the first moment left."""
+    found = {}
+    for m in ("vision", "audio"):
+        hidden, there = views["text"].missing, ~views[m].missing
+        if not len(words) or not len(there):
+            continue
+        maps = {}
+        for view, layers in {"teacher": 3, "without": 3, "student": 2}.items():
+            if view == "teacher" and not told:
+                continue
+            whole = np.zeros((layers, 2, len(words), len(there)), np.float32)
+            if there.any():
+                whole[..., there] = np.random.default_rng(len(view)).dirichlet(np.ones(there.sum()), whole.shape[:3])
+                if view == "teacher":
+                    whole *= 0.5
+                    whole[..., np.flatnonzero(there)[0]] += 0.5
+            whole[..., hidden, :] = 0
+            maps[view] = whole
+        found[m] = Alignment(maps, tuple(word.text for word in words), hidden, views[m].times, ~there)
+    return found
+
+
+def fake_result(opened, ratios=None, kind="random", seed=0, models=tuple(MODELS), guidance=None) -> ClipResult:
     words, ratios = opened.clip.words, {m: check_ratio((ratios or {}).get(m, 0.0)) for m in MODALITIES}
     kinds = dict(kind) if not isinstance(kind, str) else dict.fromkeys(MODALITIES, check_kind(kind))
     check_seed(seed)
@@ -94,10 +135,16 @@ def fake_result(opened, ratios=None, kind="random", seed=0) -> ClipResult:
             spoken = tuple(word.text for word in words)
             labels = spoken if m == "text" else tuple(f"{t:.1f} s" for t in times[:, 0]) + spoken
             attention[m] = PromptAttention(own, language, labels)
-    score = sum(TRUST[m] * (1 - ratios[m]) for m in MODALITIES)
-    return ClipResult({"pglh": Prediction("pglh", score, sum(TRUST.values()))}, views, words, recovery, attention,
+    score, whole = sum(TRUST[m] * (1 - ratios[m]) for m in MODALITIES), sum(TRUST.values())
+    guided = guidance if "pgmf-teacher" in models else None
+    told = guided is not None and guided.prompt is not None
+    factor = {"pglh": 1.0, "pgmf-student": 0.5, "pgmf-teacher": 0.8 if told else 0.3}
+    predictions = {name: Prediction(name, score * factor[name], whole * factor[name]) for name in models}
+    notes = (*opened.notes, *([] if len(models) > 1 else ["PGMF is left out."]), *([guided.note] if guided is not None and guided.note else []))
+    return ClipResult(predictions, views, words, recovery, attention,
                       {m: 0.5 for m in MODALITIES}, {"audio": 0.4, "vision": 0.45}, opened.clip.transcript_source, opened.clip.duration, seed,
-                      opened.notes, provenance={"checkpoint": "fake", "data": "none at all"})
+                      notes, provenance={"checkpoint": "fake", "data": "none at all"}, guidance=guided,
+                      alignments=fake_alignments(words, views, told) if len(models) > 1 else {})
 
 
 def write_clip(path, seconds=3.0, picture=True) -> str:

@@ -6,7 +6,8 @@ import gradio as gr
 
 from msademo.degrade import DESCRIPTIONS
 from msademo.options import SIGNAL_KINDS
-from msademo.ui import figures
+from msademo.ui import alignment, figures
+from msademo.ui.clip_prompt import prompt_panel
 from msademo.ui.examples import examples
 
 ALIKE = "alike"             # a modality's own kind: the one chosen for all
@@ -76,25 +77,54 @@ def stage() -> dict:
     return parts
 
 
-def results() -> tuple[gr.Column, list]:
-    """The column of results, hidden until there are any, and its components in the order of Panels (but for the score)."""
-    title = lambda text: gr.HTML(f'<h3 class="msa-title">{text}</h3>')
-    picture = lambda name: gr.Plot(show_label=False, container=False, elem_id=name, elem_classes="msa-plot")
+def _title(text: str) -> gr.HTML:
+    return gr.HTML(f'<h3 class="msa-title">{text}</h3>')
+
+
+def _picture(name: str) -> gr.Plot:
+    return gr.Plot(show_label=False, container=False, elem_id=name, elem_classes="msa-plot")
+
+
+def map_parts() -> dict:
+    """What the words look at, and what to choose of it; hidden until one of PGMF's models answers."""
+    parts = {}
+    with gr.Column(visible=False, elem_id="msa-map") as parts["map_column"]:
+        _title("What the words look at")
+        with gr.Row():
+            parts["source"] = gr.Radio([(label, name) for name, label in alignment.DIRECTIONS.items()], value="vision", label="Attention", elem_id="map-source",
+                                       min_width=200)
+            parts["view"] = gr.Dropdown([(label, name) for name, label in alignment.VIEWS.items()], value="told", label="Show", filterable=False,
+                                        elem_id="map-view", min_width=260, scale=2)
+            for name, label in (("head", "Head"), ("layer", "Layer")):
+                first = {"head": "mean of all", "layer": "last"}[name]
+                parts[name] = gr.Dropdown([(first, 0)], value=0, label=label, filterable=False, elem_id=f"map-{name}", min_width=110)
+        with gr.Row():
+            with gr.Column(scale=7, min_width=320):
+                picture, text = _picture("map"), gr.HTML(elem_id="map-text")
+            with gr.Column(scale=3, min_width=230):
+                numbers = gr.HTML(elem_id="map-numbers")
+        parts["map"] = [picture, text, numbers]
+    return parts
+
+
+def results() -> tuple[dict, list]:
+    """The column of results, hidden until there are any: components by name, and the panels in the order of Panels (but for the score)."""
     with gr.Column(visible=False, elem_id="msa-results") as column:
         notes = gr.HTML(elem_id="notes")
-        title("What is missing")
+        _title("What is missing")
         strip = gr.HTML(elem_id="strip")
-        title("How well it holds out")
-        curve, curve_text = picture("curve"), gr.HTML(elem_id="curve-text")
-        maps, attention, attention_text = [], [], []
-        title("Inside the model")
+        parts = {"column": column, **prompt_panel(), **map_parts()}
+        _title("How well PGLH holds out")
+        parts["curve"], parts["curve_text"] = _picture("curve"), gr.HTML(elem_id="curve-text")
+        recovery, attention, attention_text = [], [], []
+        _title("Inside PGLH")
         with gr.Tabs():
             for m, name in TITLES.items():
                 with gr.Tab(name, id=m):
-                    title("What it rebuilds")
-                    maps.append(gr.HTML(elem_id=f"maps-{m}"))
-                    title("Where its prompts look")
-                    attention.append(picture(f"attention-{m}"))
+                    _title("What it rebuilds")
+                    recovery.append(gr.HTML(elem_id=f"maps-{m}"))
+                    _title("Where its prompts look")
+                    attention.append(_picture(f"attention-{m}"))
                     attention_text.append(gr.HTML(elem_id=f"attention-text-{m}"))
         origin = gr.HTML(elem_id="origin")
-    return column, [notes, strip, curve, curve_text, *maps, *attention, *attention_text, origin]
+    return parts, [notes, strip, parts["told"], *parts["map"], parts["curve"], parts["curve_text"], *recovery, *attention, *attention_text, origin]

@@ -7,6 +7,7 @@ Backgrounds are transparent and the theme colours the text, so one figure serves
 from __future__ import annotations
 
 import json
+from typing import Iterable
 
 import numpy as np
 from gradio.components.plot import PlotData
@@ -16,10 +17,10 @@ from msademo.ui.theme import BAND, CONSTANT, LINE, NEGATIVE
 
 NAMES = {"text": "words", "audio": "voice", "vision": "face"}
 TOP = 3                     # tokens named in a sentence
-_CLEAR = "rgba(0,0,0,0)"
+CLEAR = "rgba(0,0,0,0)"
 _GRID = {"gridcolor": "rgba(128,136,150,0.3)", "zeroline": False, "automargin": True, "fixedrange": True}
 # fixedrange and no drag: a finger on a figure scrolls the page.
-_LAYOUT = {"dragmode": False, "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "font": {"color": "#808896", "size": 12, "family": "system-ui, sans-serif"}}
+LAYOUT = {"dragmode": False, "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "font": {"color": "#808896", "size": 12, "family": "system-ui, sans-serif"}}
 
 
 def kind_name(kind: str) -> str:
@@ -60,9 +61,9 @@ def curve_figure(curve: Curve, ratio: float | None, score: float | None) -> dict
                      "marker": {"color": NEGATIVE, "size": 15, "symbol": "diamond", "line": {"color": "white", "width": 2}},
                      "hovertemplate": "now, %{x:.0%} missing: %{y:+.2f}<extra></extra>"})
     axis = {**_GRID, "title": {"text": "share of words, voice and face missing", "standoff": 8}, "range": [-0.03, 1.03], "tickformat": ".0%"}
-    layout = {**_LAYOUT, "height": 280, "margin": {"l": 48, "r": 12, "t": 8, "b": 8}, "xaxis": axis,
+    layout = {**LAYOUT, "height": 280, "margin": {"l": 48, "r": 12, "t": 8, "b": 8}, "xaxis": axis,
               "yaxis": {**_GRID, "title": {"text": "score"}, "range": [-3.1, 3.1], "dtick": 1},
-              "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": _CLEAR}}
+              "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": CLEAR}}
     return {"data": data, "layout": layout}
 
 
@@ -82,21 +83,21 @@ def curve_sentence(curve: Curve, ratio: float | None, score: float | None, exact
     return text
 
 
-def _unique(labels: list[str]) -> list[str]:
-    """Labels made different by invisible characters: plotly merges columns of the same name."""
+def shown_labels(labels: Iterable[str]) -> list[str]:
+    """Labels as plotly takes them: no word becomes a tag (it reads HTML), and equal ones, which it would merge, are made different
+    by invisible characters."""
     seen: dict[str, int] = {}
     out = []
     for label in labels:
         seen[label] = seen.get(label, -1) + 1
-        out.append(label + "\u200b" * seen[label])
+        out.append(label.replace("&", "&amp;").replace("<", "&lt;") + "\u200b" * seen[label])
     return out
 
 
 def attention_figure(attention: PromptAttention, modality: str) -> dict:
     """Prompts x tokens of both stages of UBPF, one above the other, on one colour scale."""
     own, language = np.asarray(attention.own), np.asarray(attention.language)
-    # Plotly reads a label as HTML: a word must not become a tag.
-    labels = _unique([label.replace("&", "&amp;").replace("<", "&lt;") for label in attention.labels])
+    labels = shown_labels(attention.labels)
     top = float(max(own.max(initial=0), language.max(initial=0), 1e-6))
     prompts = list(range(1, len(own) + 1))
     hover = "prompt %{y} gives %{z:.1%} to “%{x}”<extra></extra>"
@@ -108,7 +109,7 @@ def attention_figure(attention: PromptAttention, modality: str) -> dict:
     x = {"automargin": True, "fixedrange": True, "showgrid": False, "type": "category", "tickangle": -45, "ticks": ""}
     y = {"automargin": True, "fixedrange": True, "showgrid": False, "dtick": 2, "autorange": "reversed", "zeroline": False}
     both = "words" if modality == "text" else f"{NAMES[modality]}, then words"
-    layout = {**_LAYOUT, "height": 380, "margin": {"l": 40, "r": 8, "t": 22, "b": 8},
+    layout = {**LAYOUT, "height": 380, "margin": {"l": 40, "r": 8, "t": 22, "b": 8},
               "xaxis": {**x, "anchor": "y", "nticks": 40}, "yaxis": {**y, "domain": [0.64, 1], "title": {"text": "prompt"}},
               "xaxis2": {**x, "anchor": "y2", "nticks": 44}, "yaxis2": {**y, "domain": [0, 0.36], "title": {"text": "prompt"}},
               "coloraxis": {"colorscale": "Cividis", "cmin": 0, "cmax": round(top, 4),

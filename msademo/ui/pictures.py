@@ -1,4 +1,4 @@
-"""Pictures written as HTML, which bends to a phone and to the theme by itself: the scale, the strip, the feature maps.
+"""Pictures written as HTML, which bends to a phone and to the theme by itself: the strip, the feature maps.
 
 Everything a person typed is escaped. Each picture carries its sentence, with the numbers, under it.
 """
@@ -14,9 +14,9 @@ import numpy as np
 
 from msademo.corruption import KINDS, MODALITIES
 from msademo.degrade import DESCRIPTIONS
-from msademo.results import CLASSES, ClipResult, Recovery, class_of
+from msademo.results import ClipResult, Recovery
 from msademo.transcript import Word
-from msademo.ui.figures import NAMES, change_sentence, kind_name, signed
+from msademo.ui.figures import NAMES, kind_name
 
 THUMBNAILS, SIDE = 12, 72           # pictures in the strip; pixels
 WAVE_BINS = 320
@@ -27,22 +27,6 @@ Spans = Sequence[tuple[float, float]]
 
 def _figure(picture: str, sentence: str) -> str:
     return f'<figure class="msa">{picture}<figcaption>{html.escape(sentence)}</figcaption></figure>'
-
-
-def score_scale(score: float, complete: float, scale: tuple[float, float] = (-3.0, 3.0)) -> str:
-    """The score in words, and on a line from negative to positive: a dot for now, a ring for the complete clip."""
-    low, high = scale
-    place = lambda value: round(100 * float(np.clip((value - low) / (high - low), 0, 1)), 2)
-    now, before = place(score), place(complete)
-    ticks = "".join(f'<span class="msa-tick" style="left:{place(value)}%">{format(value, "+d") if value else 0}<i>{name.replace(" ", "<br>")}</i></span>'
-                    for value, name in CLASSES.items())
-    said = change_sentence(score, complete)
-    label = f"Score {signed(score)} on a scale from {low:g} to {high:g}: {class_of(score)}. {said}"
-    return (f'<section class="msa" aria-live="polite"><div class="msa-score"><b>{signed(score)}</b><span>{class_of(score)}</span></div>'
-            f'<div class="msa-scale" role="img" aria-label="{html.escape(label)}"><div class="msa-bar"></div>'
-            f'<div class="msa-moved" style="left:{min(now, before)}%;width:{abs(now - before):.2f}%"></div>'
-            f'<div class="msa-ring" style="left:{before}%"></div><div class="msa-dot" style="left:{now}%"></div>{ticks}</div>'
-            f'<p class="msa-say">{html.escape(said)}</p></section>')
 
 
 # ---- the strip ---------------------------------------------------------------------------------------------------------
@@ -128,18 +112,27 @@ def _state_at(time: float, times: np.ndarray, flags: np.ndarray) -> bool:
     return bool(len(flags)) and bool(flags[max(0, int(np.searchsorted(times[:, 0], time + 1e-6, "right")) - 1)])
 
 
-def thumbnails(opened, gone: np.ndarray, faceless: np.ndarray, times: np.ndarray) -> str:
-    """Evenly spaced frames, pale where the face was taken away or none was found. gone, faceless (n,), times (n, 2)."""
+def frame_pictures(opened) -> list[tuple[str, int, float, float]]:
+    """Evenly spaced frames of a clip, cut around the face: (data URI, number of the frame, start and end of its slot in seconds)."""
     clip, faces = opened.clip, opened.faces
     count = min(THUMBNAILS, len(clip.frames))
     pictures = []
     for slot in range(count):
-        centre = (slot + 0.5) * clip.duration / count
-        i = max(0, int(np.searchsorted(clip.frame_times, centre, "right")) - 1)       # the frame that stands at that time
-        box = faces.boxes[i] if faces is not None and faces.found[i] else None
-        state = "msa-none" if box is None or _state_at(clip.frame_times[i], times, faceless) else "msa-gone" if _state_at(clip.frame_times[i], times, gone) else ""
-        pictures.append(f'<span class="{state}"><img alt="" src="{_jpeg(clip.frames[i], box)}"></span>')
-    return f'<div class="msa-frames">{"".join(pictures)}</div>'
+        start, end = slot * clip.duration / count, (slot + 1) * clip.duration / count
+        i = max(0, int(np.searchsorted(clip.frame_times, (start + end) / 2, "right")) - 1)       # the frame that stands at that time
+        pictures.append((_jpeg(clip.frames[i], faces.boxes[i] if faces is not None and faces.found[i] else None), i, start, end))
+    return pictures
+
+
+def thumbnails(opened, gone: np.ndarray, faceless: np.ndarray, times: np.ndarray) -> str:
+    """Frames, pale where the face was taken away or none was found. gone, faceless (n,), times (n, 2)."""
+    shown = []
+    for source, i, _, _ in frame_pictures(opened):
+        time = opened.clip.frame_times[i]
+        none = opened.faces is None or not opened.faces.found[i] or _state_at(time, times, faceless)
+        state = "msa-none" if none else "msa-gone" if _state_at(time, times, gone) else ""
+        shown.append(f'<span class="{state}"><img alt="" src="{source}"></span>')
+    return f'<div class="msa-frames">{"".join(shown)}</div>'
 
 
 def taken(opened, result: ClipResult, modality: str) -> tuple[np.ndarray, np.ndarray]:

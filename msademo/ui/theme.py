@@ -36,6 +36,12 @@ CSS = """
 #score .wrap.full { background: var(--body-background-fill); opacity: 1; }
 #msa-results { gap: .35rem; } #msa-results .msa-title { margin-top: .9rem; }
 
+.msa-models { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: .3rem 1.4rem; }
+.msa-model h3 { font-size: .95rem; font-weight: 650; margin: 0; }
+.msa-model h3 small { font-size: .8rem; font-weight: 400; opacity: .8; }
+.msa-model:not(:only-child) .msa-score b { font-size: 1.7rem; } .msa-model:not(:only-child) .msa-score span { font-size: 1rem; }
+.msa-model:not(:only-child) .msa-scale { height: 2.4rem; margin: .2rem .7rem 0; } .msa-model:not(:only-child) .msa-tick i { display: none; }
+.msa-model:not(:only-child) .msa-say { font-size: .84rem; margin: .1rem 0 0; }
 .msa-score { display: flex; flex-wrap: wrap; align-items: baseline; gap: .1rem .8rem; }
 .msa-score b { font-size: 2.3rem; line-height: 1.1; font-variant-numeric: tabular-nums; }
 .msa-score span { font-size: 1.3rem; font-weight: 600; }
@@ -79,6 +85,10 @@ s.msa-gone { text-decoration: line-through 2px; opacity: .55; border-color: #8a8
                 background: repeating-linear-gradient(45deg, #b9bdc4 0 2px, transparent 2px 7px); }
 .msa-key { display: inline-block; width: 8rem; height: .7rem; vertical-align: middle; border-radius: 2px;
            background: linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725); }
+.msa-numbers { width: 100%; border-collapse: collapse; font-size: .88rem; color: var(--body-text-color); }
+.msa-numbers th { text-align: left; font-weight: 600; padding: .35rem .4rem 0 0; vertical-align: top; }
+.msa-numbers td { text-align: right; padding: .35rem 0 0; font-variant-numeric: tabular-nums; vertical-align: top; }
+.msa-numbers .msa-means td { text-align: left; font-size: .8rem; opacity: .8; padding: 0 0 .35rem; border-bottom: 1px solid var(--border-color-primary); }
 .msa-times { display: flex; flex-wrap: wrap; gap: .2rem .5rem; font-size: .85rem; max-height: 11rem; overflow: auto; margin-top: .3rem; }
 .msa-times small { color: var(--body-text-color); opacity: .8; font-variant-numeric: tabular-nums; }
 .msa summary { cursor: pointer; font-size: .9rem; }
