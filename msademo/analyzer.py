@@ -22,6 +22,8 @@ from msademo.guidance.clips import clip_guidance
 from msademo.guidance.given import COMPLETE, LEFT, Guidance, given_guidance, guided_by
 from msademo.media import Clip, load_clip, replace_words
 from msademo.options import kinds_of, models_of, ratios_of
+from msademo.post_analyzer import PostAnalyzer
+from msademo.post_results import PostResult
 from msademo.results import ClipResult, Curve, ModalityView, Prediction
 from msademo.shelf import Models, load_models
 from msademo.transcript import Word
@@ -72,6 +74,7 @@ class Analyzer:
 
     def __init__(self, folder: str | Path = CHECKPOINTS):
         self.folder = Path(folder)
+        self.posts = PostAnalyzer(self.folder)
         self._lock = threading.Lock()
         self._models: Models | None = None
 
@@ -298,3 +301,7 @@ class Analyzer:
         """Open a clip and analyse it once; see `open` and `analyze`. Wrong wishes are refused before the file is read."""
         ratios_of(missing), kinds_of(kind), check_seed(seed), given_guidance(guidance), self.warm().chosen(models_of(models))
         return self.analyze(self.open(path, transcript, **opening), missing, kind, seed, models, guidance)
+
+    def post(self, image, text: str | None = None, missing: Mapping[str, float] | float | None = None, seed: int = 0, captions=None) -> PostResult:
+        """Analyse an image-text post once; see PostAnalyzer. missing: a ratio for "text" and "image"."""
+        return self.posts.post(image, text, missing, seed, captions)
