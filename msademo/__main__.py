@@ -1,4 +1,4 @@
-"""python -m msademo clip FILE ...: analyse a clip from the command line."""
+"""python -m msademo clip FILE ... or post PICTURE --text "...": analyse a clip or a post from the command line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,40 @@ def describe(result) -> str:
     return "\n".join(lines + [f"  note: {note}" for note in result.notes])
 
 
+def describe_post(result) -> str:
+    """The same of a post: the answer of both paths together and of each, what was missing, the captions, the notes."""
+    fusion, percent = result.paths["fusion"], "{:.0%}".format
+    lines = [f"{result.label} {percent(result.probability)} (complete post {fusion.complete_label} {percent(fusion.complete.max())}, "
+             f"change of that {100 * result.change:+.0f} points)"]
+    for name, half in (("image", "picture"), ("text", "words")):
+        path = result.paths[name]
+        told = "absent" if path.now is None else ", ".join(f"{c} {percent(p)}" for c, p in zip(result.classes, path.now))
+        lines.append(f"  {half} alone: {told}")
+    lines += [f"  words: {int(result.word_missing.sum())} of {len(result.words)} missing", f"  patches: {int(result.patch_missing.sum())} of {len(result.patch_missing)} missing"]
+    if result.captions is not None:
+        lines += [f"  {stage} ({result.captions.source}): {text}" for stage, text in zip(("tone", "content", "emotion"), result.captions.texts())]
+    return "\n".join(lines + [f"  note: {note}" for note in result.notes])
+
+
+def add_post(commands) -> None:
+    post = commands.add_parser("post", help="analyse a picture with its text")
+    post.add_argument("image", type=Path, nargs="?", help="the picture; leave it out for a text alone")
+    post.add_argument("--text", help="the post's words; leave it out for a picture alone")
+    post.add_argument("--missing", nargs="*", default=[], metavar="HALF=RATIO", help="what to take away: text, image")
+    post.add_argument("--seed", type=int, default=0)
+    post.add_argument("--captions", default="offline", help="where the stage captions come from: offline or openai")
+    post.add_argument("--json", action="store_true", help="print the whole result as JSON")
+
+
+def run_post(args) -> int:
+    from msademo.analyzer import Analyzer
+    result = Analyzer().post(args.image, args.text, parse_missing(args.missing), args.seed, args.captions)
+    print(json.dumps(result.to_dict(), ensure_ascii=False, indent=1) if args.json else describe_post(result))
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m msademo", description="Sentiment of clips when parts are missing.")
+    parser = argparse.ArgumentParser(prog="python -m msademo", description="Sentiment of clips and posts when parts are missing.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     clip = commands.add_parser("clip", help="analyse a video or sound file")
     clip.add_argument("file", type=Path)
@@ -55,8 +87,11 @@ def main(argv: list[str] | None = None) -> int:
     told.add_argument("--prompt-file", help="a text file with what the teacher is told, in the form of '### Visual Cues ###' and so on")
     clip.add_argument("--json", action="store_true", help="print the whole result as JSON")
     clip.add_argument("--maps", action="store_true", help="with --json: the attention maps too")
+    add_post(commands)
     args = parser.parse_args(argv)
     try:
+        if args.command == "post":
+            return run_post(args)
         if args.maps and not args.json:
             raise InputError("--maps belongs to --json; give both.")
         missing = parse_missing(args.missing)
