@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,15 +22,16 @@ LINK = re.compile(r"https?://|www\.|^[@#]")
 @dataclass(frozen=True)
 class Post:
     """picture: (H, W, 3) uint8 RGB, upright, long side at most picture.MAX_SIDE; None without one. words: as written, in order; empty
-    without any. notes: sentences for the user: what was changed or cut, and what is absent."""
+    without any. Notes are sentences for the user: what was changed or cut, and what is absent."""
 
     picture: np.ndarray | None
     words: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    picture_notes: tuple[str, ...] = ()
+    word_notes: tuple[str, ...] = ()
 
     @property
-    def text(self) -> str:
-        return " ".join(self.words)
+    def notes(self) -> tuple[str, ...]:
+        return self.picture_notes + self.word_notes
 
 
 def load_post(image: str | os.PathLike | bytes | np.ndarray | None, text: str | None) -> Post:
@@ -39,17 +40,20 @@ def load_post(image: str | os.PathLike | bytes | np.ndarray | None, text: str | 
     InputError, one sentence, for what cannot be used, and when neither half says anything.
     """
     picture, notes = _picture(image)
-    words, told = _words(text)
-    if picture is None and not words:
+    return replace_text(Post(picture, (), notes), text)
+
+
+def replace_text(post: Post, text: str | None) -> Post:
+    """The same picture with other words."""
+    words, notes = _words(text)
+    if post.picture is None and not words:
         raise InputError("The post has neither a picture nor words; give at least one of them.")
-    if picture is None:
-        notes = ("There is no picture, so the answer comes from the words alone.",)
-    return Post(picture, words, (*notes, *told))
+    return replace(post, words=words, word_notes=notes)
 
 
 def _picture(image) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if image is None:
-        return None, ()
+        return None, ("There is no picture, so the answer comes from the words alone.",)
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
             raise InputError(f"A picture given as an array must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}; give its file instead.")

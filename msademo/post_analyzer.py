@@ -19,7 +19,7 @@ from msademo.features.text import TextTokens
 from msademo.guidance.chat import Chat, ChatSettings, has_key
 from msademo.guidance.posts import CAPTION_SOURCES, Captions, stage_captions, typed_captions
 from msademo.models.spro import SPRO, STAGES, Prediction
-from msademo.post import Post, load_post
+from msademo.post import Post, load_post, replace_text
 from msademo.post_overlays import face_cover, overlay
 from msademo.post_results import PATHS, Overlay, Path, PostCurve, PostResult
 from msademo.registry import load_spro
@@ -111,19 +111,29 @@ class PostAnalyzer:
         check_captions(captions)
         say("Reading the post", 0.05)
         post = load_post(image, text)
-        spro = self.warm().spro
-        tokens = spro.text.tokenize(post.words)
-        notes = (*post.notes, f"The text is long: its last {tokens.cut} words do not fit the text encoder and are not read.") if tokens.cut else post.notes
         pixels = patches = seen = None
         if post.picture is not None:
             say("Looking at the picture", 0.2)
+            spro = self.warm().spro
             pixels = spro.image.prepare(post.picture)
             patches = spro.image.patches(pixels[None], None)
             seen = look(post.picture, self.warm().expression)
-        complete = self._predict(patches, self._nothing(), tokens, np.zeros(len(post.words), bool))
-        opened = OpenedPost(post, tokens, pixels, patches, seen, None, None, complete, notes)
-        say("Writing the captions", 0.6)
+        say("Asking the model", 0.7)
+        opened = self._read(post, pixels, patches, seen)
         return opened if seen is None else self.with_captions(opened, captions)
+
+    @torch.inference_mode()
+    def with_text(self, opened: OpenedPost, text: str | None) -> OpenedPost:
+        """The same post with other words; the picture is not looked at again."""
+        read = self._read(replace_text(opened.post, text), opened.pixels, opened.patches, opened.seen)
+        return replace(read, captions=opened.captions, captioned=opened.captioned)
+
+    def _read(self, post: Post, pixels: torch.Tensor | None, patches: torch.Tensor | None, seen: Seen | None) -> OpenedPost:
+        """The words of a post, and the answer with nothing taken away; without captions yet."""
+        tokens = self.warm().spro.text.tokenize(post.words)
+        notes = (*post.notes, f"The text is long: its last {tokens.cut} words do not fit the text encoder and are not read.") if tokens.cut else post.notes
+        complete = self._predict(patches, self._nothing(), tokens, np.zeros(len(post.words), bool))
+        return OpenedPost(post, tokens, pixels, patches, seen, None, None, complete, notes)
 
     @torch.inference_mode()
     def with_captions(self, opened: OpenedPost, captions: str | Mapping[str, str] | None) -> OpenedPost:

@@ -51,6 +51,24 @@ def guarded(outputs: int) -> Callable:
     return decorate
 
 
+def guarded_steps(outputs: int) -> Callable:
+    """`guarded` for an event that shows its outputs one after the other: a generator."""
+
+    def decorate(handler: Callable) -> Callable:
+        @functools.wraps(handler)
+        def event(*args, **kwargs):
+            try:
+                yield from handler(*args, **kwargs)
+            except Exception as error:
+                said = sentence(error)
+                gr.Warning(html.escape(said), duration=12)
+                yield (alert(said), *[gr.skip()] * (outputs - 1))
+
+        return event
+
+    return decorate
+
+
 def told(handler: Callable) -> Callable:
     """For an API endpoint: trouble becomes the one sentence in the client's exception."""
 

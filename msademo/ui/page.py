@@ -12,6 +12,8 @@ import torch
 from msademo.errors import InputError
 from msademo.ui.api import add_clip_api
 from msademo.ui.clip_tab import build_clip_tab
+from msademo.ui.post_api import add_post_api
+from msademo.ui.post_tab import build_post_tab
 from msademo.ui.theme import launch_options
 
 TITLE = "msademo: sentiment from words, voice and face"
@@ -27,7 +29,10 @@ def build_demo(analyzer) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Clip", id="clip"):
                 build_clip_tab(analyzer)
+            with gr.Tab("Post", id="post"):
+                build_post_tab(analyzer)
         add_clip_api(analyzer)
+        add_post_api(analyzer)
     return demo
 
 
@@ -37,6 +42,8 @@ def warm_in_background(analyzer) -> threading.Thread:
     def warm():
         try:
             analyzer.warm()
+            if analyzer.posts.available:
+                analyzer.posts.warm()
         except InputError as error:
             logging.getLogger("msademo.ui").error("%s", error)
 

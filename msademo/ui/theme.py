@@ -8,6 +8,7 @@ from __future__ import annotations
 import gradio as gr
 
 from msademo.ui.examples import EXAMPLES
+from msademo.ui.post_style import POST_CSS
 
 NEGATIVE = "#d55e00"            # Okabe and Ito's colours: told apart under every common colour blindness
 CONSTANT = "#8a8f98"
@@ -38,7 +39,7 @@ CSS = """
 
 .msa-models { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: .3rem 1.4rem; }
 .msa-model h3 { font-size: .95rem; font-weight: 650; margin: 0; }
-.msa-model h3 small { font-size: .8rem; font-weight: 400; opacity: .8; }
+.msa-model h3 small { display: block; font-size: .8rem; font-weight: 400; opacity: .8; }
 .msa-model:not(:only-child) .msa-score b { font-size: 1.7rem; } .msa-model:not(:only-child) .msa-score span { font-size: 1rem; }
 .msa-model:not(:only-child) .msa-scale { height: 2.4rem; margin: .2rem .7rem 0; } .msa-model:not(:only-child) .msa-tick i { display: none; }
 .msa-model:not(:only-child) .msa-say { font-size: .84rem; margin: .1rem 0 0; }
@@ -85,10 +86,11 @@ s.msa-gone { text-decoration: line-through 2px; opacity: .55; border-color: #8a8
                 background: repeating-linear-gradient(45deg, #b9bdc4 0 2px, transparent 2px 7px); }
 .msa-key { display: inline-block; width: 8rem; height: .7rem; vertical-align: middle; border-radius: 2px;
            background: linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725); }
+.msa-numbers, .msa-numbers tr, .msa-numbers th, .msa-numbers td { border: 0 !important; background: none !important; }
 .msa-numbers { width: 100%; border-collapse: collapse; font-size: .88rem; color: var(--body-text-color); }
 .msa-numbers th { text-align: left; font-weight: 600; padding: .35rem .4rem 0 0; vertical-align: top; }
 .msa-numbers td { text-align: right; padding: .35rem 0 0; font-variant-numeric: tabular-nums; vertical-align: top; }
-.msa-numbers .msa-means td { text-align: left; font-size: .8rem; opacity: .8; padding: 0 0 .35rem; border-bottom: 1px solid var(--border-color-primary); }
+.msa-numbers .msa-means td { text-align: left; font-size: .8rem; opacity: .8; padding: 0 0 .2rem; }
 .msa-times { display: flex; flex-wrap: wrap; gap: .2rem .5rem; font-size: .85rem; max-height: 11rem; overflow: auto; margin-top: .3rem; }
 .msa-times small { color: var(--body-text-color); opacity: .8; font-variant-numeric: tabular-nums; }
 .msa summary { cursor: pointer; font-size: .9rem; }
@@ -128,5 +130,5 @@ addEventListener("keyup", (event) => {
 def launch_options() -> dict:
     """Arguments of Blocks.launch that belong to the page itself; where to listen stays with GRADIO_SERVER_NAME and _PORT."""
     theme = gr.themes.Default(primary_hue="blue", secondary_hue="orange", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
-    return {"theme": theme, "css": CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": "200mb", "show_error": True, 
+    return {"theme": theme, "css": CSS + POST_CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": "200mb", "show_error": True, 
             "share": False, "ssr_mode": False, "state_session_capacity": 100, "footer_links": ["api", "settings"]}
