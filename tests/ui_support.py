@@ -37,6 +37,7 @@ class FakeAnalyzer:
     def __init__(self, pgmf: bool = True):
         self.opens = self.curves = self.moves = 0
         self.models = MODELS if pgmf else ("pglh",)
+        self.posts = SimpleNamespace(available=False)
 
     def warm(self):
         return None
