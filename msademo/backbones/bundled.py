@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from msademo.backbones.efficientnet import HEAD, load_efficientnet
 from msademo.backbones.prompted import Record, Tokens, Tower, spread, torch_layer
 from msademo.errors import InputError
+from msademo.features.posts import as_read
 from msademo.features.text import TextEncoder, TextTokens, pack
 
 
@@ -66,7 +67,7 @@ class E5Tower(Tower):
         return self
 
     def tokenize(self, words: Sequence[str]) -> TextTokens:
-        return self._encoder.module.tokenize(words)
+        return self._encoder.module.tokenize([as_read(word) for word in words])
 
     @torch.no_grad()
     def stem(self, texts: Sequence[TextTokens], missing: Sequence[np.ndarray] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +92,7 @@ class GridTower(Tower):
     """EfficientNet-Lite0's grid (the stem), widened by its last convolution, then `depth` pre-norm blocks of our own with prompts at
     the end of the sequence; pooled over the patches that are there."""
 
-    def __init__(self, width: int = 256, depth: int = 2, heads: int = 4, feed_forward: int = 512, dropout: float = 0.1, input_dropout: float = 0.3):
+    def __init__(self, width: int = 192, depth: int = 2, heads: int = 4, feed_forward: int = 384, dropout: float = 0.1, input_dropout: float = 0.3):
         super().__init__()
         self.width = self.dim = width
         self.depth = depth

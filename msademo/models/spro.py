@@ -44,12 +44,12 @@ class SPROConfig:
     prompts: int = 16
     text_prompts: bool = True
     visual_prompts: bool = True
-    prompt_depth: int = 6
-    joint: int = 256
+    prompt_depth: int = 3
+    joint: int = 192
     text_layers: int = 6
-    text_blocks: int = 4
-    tuned_layers: int = 4
-    image_width: int = 256
+    text_blocks: int = 3
+    tuned_layers: int = 3
+    image_width: int = 192
     image_depth: int = 2
     image_dropout: float = 0.3
     temperature: float = 0.07
@@ -140,8 +140,8 @@ class SPRO(nn.Module):
         return super().train(mode)
 
     def lr_scale(self, name: str) -> float:
-        """New parts learn ten times as fast as layers that come trained."""
-        return 1.0 if name.startswith("text.") else 10.0
+        """New parts learn twenty times as fast as layers that come trained."""
+        return 1.0 if name.startswith("text.") else 20.0
 
     def text_prompts(self) -> tuple[torch.Tensor, ...]:
         return (self.shared_prompt, *self.text_prompt) if self.config.text_prompts else ()
