@@ -9,7 +9,7 @@ import statistics
 import time
 from typing import Callable
 
-NAMES = ("clip",)
+NAMES = ("clip", "pgmf")
 
 
 def timed(action: Callable[[], object], runs: int) -> dict[str, float]:

@@ -20,7 +20,7 @@ from msademo.errors import InputError
 from msademo.explain import js_divergence
 from msademo.features.bundle import collate
 from msademo.features.text import TextTokens
-from msademo.models.pgmf import PGMF, SOURCES, PGMFConfig, distillation
+from msademo.models.pgmf import PGMF, SOURCES, STUDENT_LAYERS, PGMFConfig, distillation
 from msademo.registry import FusionModel, load_fusion
 from train.clips import VALID_RATES, ClipTask, add_clip_arguments, clip_settings, save_clip_model
 from train.compose import Composition
@@ -29,7 +29,6 @@ from train.prompts import COMPOSITIONS, PromptBook
 from train.words import Masking
 
 BATCH = 64
-STUDENT_LAYERS = {"alignment_layers": 2, "fusion_layers": 2}          # Table 6, MOSI
 SHARED = ("dims", "width", "heads", "head_width")                   # what maps and fusion tokens of two models must share to be compared
 
 

@@ -72,7 +72,9 @@ class PGMFConfig:
             raise InputError(f"Delta is taken against keys or values, not {self.delta_from!r}.")
 
 
-# The paper's data sets (Table 6): feature widths, lengths they are cut to, depth of the student's alignment, and alpha, beta. Heads and MLPs
+STUDENT_LAYERS = {"alignment_layers": 2, "fusion_layers": 2}          # Table 6; the teacher's depths are PGMFConfig's defaults
+
+# The paper's data sets (Table 6): feature widths, lengths they are cut to, and alpha, beta. Heads and MLPs
 # of the fusion are not in the paper; with these the parameter counts of its Tables 1-3 come out. SIMS has wide MLPs in the alignment.
 PAPER = {
     "mosi": dict(dims={"text": 768, "audio": 5, "vision": 20}, lengths={"text": 50, "audio": 375, "vision": 500}, fusion_heads=6),
@@ -86,7 +88,7 @@ def paper_config(corpus: str, guided: bool) -> PGMFConfig:
     """The paper's teacher or student of "mosi", "mosei" or "sims"."""
     if corpus not in PAPER:
         raise InputError(f"The paper's data sets are {', '.join(PAPER)}, not {corpus!r}.")
-    depths = {} if guided else {"alignment_layers": 1 if corpus == "mosei" else 2, "fusion_layers": 2}
+    depths = {} if guided else {**STUDENT_LAYERS, **({"alignment_layers": 1} if corpus == "mosei" else {})}
     heads = {"fusion_heads": 8 if guided else 4} if corpus == "sims" else {}
     return PGMFConfig(guided=guided, prompt_tokens=50, **{**PAPER[corpus], **depths, **heads})
 
