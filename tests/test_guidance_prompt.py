@@ -121,6 +121,7 @@ def test_the_expressions_course_is_told():
     assert told[:2] == ("The face looks neutral most of the time, at times sad.", "It begins neutral and ends sad.") and "unpleasant" in told[-1]
     assert "It turns angry in the middle and comes back." in tell_face(faces(*["happy"] * 4, *["angry"] * 3, *["happy"] * 4)).sentences
     assert "The expression is hard to read." in tell_face(faces(*["happy"] * 4, p=0.3)).sentences
+    assert all(tell_face(faces(name, p=p)).sign == 0 for name in ("neutral", "surprise") for p in (0.7, 0.9, 0.999))
     assert tell_face(faces("surprise")).sign == 0 and tell_face(faces("fear")).sign == -1 and tell_face(faces("happy")).sign == 1
 
 
@@ -155,7 +156,7 @@ def test_agreement_and_conflict_are_told():
     assert "conflict: the words are positive, the face is negative." in write_prompt(good, NOTHING, sad).multimodal
     assert "The words are neutral and the face is positive." in write_prompt(dull, NOTHING, happy).multimodal
     assert "voice" not in write_prompt(good, NOTHING, happy).multimodal.replace("There is no voice.", "")
-    assert "calm voice goes" in write_prompt(good, voice(110), happy).multimodal
+    assert "The voice stays calm although words or face are strong." in write_prompt(good, voice(110), happy).multimodal
 
 
 def test_absent_modalities_are_said_to_be():

@@ -43,12 +43,15 @@ SWING = (1.64, 2.16)        # dB, deviation of the mean mel level
 # The outer quarters of the same voices: last third of the voice less its first third. Speech sinks, so no change at all is a rise.
 LOUDER = (-1.2, 0.6)        # dB
 HIGHER = (-0.26, 0.0)       # octaves
-AROUSAL = (3, 6)        # sum of the four levels above
-PAUSE = -8.0                # dB below the level of the active frames; a token down there is a pause
+AROUSAL = (3, 6)            # sum of the four levels above
 
-# Thirds of 3000 composed sequences of valid faces; mood: what is nearer to 0 than 0.15 was neutral faces as often as any other.
-SURE = (0.48, 0.65)         # mean over frames of the largest probability
-MOOD = (0.15, 0.5)          # mean of the pleasant probability less the unpleasant ones
+# Composed sequences of every third valid face: thirds of the largest probability, and the two inner bounds of mood that best tell unpleasant,
+# neutral and pleasant sequences apart (75 %; an uncertain face spreads over four unpleasant looks and one pleasant, so the first lies far
+# below 0). The outer bounds are the medians of the unpleasant and of the pleasant ones.
+SURE = (0.48, 0.65)                     # mean over frames of the largest probability
+MOOD = (-0.66, -0.45, 0.08, 0.45)       # mean of the pleasant probability less the unpleasant ones
+MOODS = ("clearly unpleasant", "somewhat unpleasant", "neither pleasant nor unpleasant", "somewhat pleasant", "clearly pleasant")
+PLEASANT = np.array([SIGN[name] for name in EXPRESSIONS])
 
 
 @dataclass(frozen=True)
@@ -144,19 +147,17 @@ def tell_face(vision: Track) -> Told:
     elif middle != begin:
         sentences.append(f"It turns {LOOKS[middle]} in the middle and comes back.")
     sure = float(seen.max(1).mean())
-    sentences.append("The expression is " + ("hard to read." if sure < SURE[0] else "fairly clear." if sure < SURE[1] else "very clear."))
+    sentences.append(f"The expression is {('hard to read', 'fairly clear', 'very clear')[level(sure, SURE)]}.")
     if vision.missing.mean() >= 0.2:
         sentences.append("The face is out of sight for part of the time.")
-    mood = float(seen.mean(0) @ np.array([SIGN[name] for name in EXPRESSIONS]))
-    sign = int(np.sign(mood)) if abs(mood) >= MOOD[0] else 0
-    strength = 0 if not sign else 1 if abs(mood) < MOOD[1] else 2
-    sentences.append(f"On the whole the face looks {('neither pleasant nor unpleasant', 'somewhat {}', 'clearly {}')[strength].format('pleasant' if sign > 0 else 'unpleasant')}.")
-    return Told(tuple(sentences), sign, strength)
+    mood = level(float(seen.mean(0) @ PLEASANT), MOOD)
+    sentences.append(f"On the whole the face looks {MOODS[mood]}.")
+    return Told(tuple(sentences), int(np.sign(mood - 2)), abs(mood - 2))
 
 
-def level(value: float, bounds: tuple[float, float]) -> int:
-    """0 below both bounds, 1 between them, 2 above."""
-    return int(value >= bounds[0]) + int(value >= bounds[1])
+def level(value: float, bounds: tuple[float, ...]) -> int:
+    """How many of the ascending bounds the value has reached."""
+    return sum(value >= bound for bound in bounds)
 
 
 def tell_voice(audio: Track) -> Told:
@@ -167,11 +168,8 @@ def tell_voice(audio: Track) -> Told:
         raise InputError(f"The voice's tokens have {audio.values.shape[1]} numbers where the bundled extractor's have {len(AUDIO_NAMES)}; use its features.")
     tokens = audio.values[~audio.missing]
     loudness = tokens[:, 0] / np.sqrt(N_MEL)             # MFCC 0 of an orthonormal DCT: the mean mel level times sqrt(N_MEL)
-    spoken = loudness > PAUSE
-    if spoken.any():
-        tokens, loudness = tokens[spoken], loudness[spoken]
     bands, pitch = tokens[:, N_MFCC:N_MFCC + N_CQT], tokens[:, -1]
-    low, middle, high = np.percentile(pitch, [10, 50, 90])
+    low, middle, high = np.sort(pitch)[[int(share * (len(pitch) - 1) + 0.5) for share in (0.1, 0.5, 0.9)]]      # np.percentile is slow on so few
     effort = level(bands[:, -3:].mean() - bands[:, :4].mean(), EFFORT)
     height, movement, swing = level(middle, PITCH), level(high - low, MOVEMENT), level(loudness.std(), SWING)
     third = max(1, len(tokens) // 3)
@@ -196,9 +194,8 @@ def compare(words: Told, face: Told, voice: Told, heard: bool) -> list[str]:
             told.append(f"The words are {names[words.sign]} and the face is {names[face.sign]}.")
     strongest = max((part.strength for part in (words, face) if part.sign is not None), default=None)
     if heard and strongest is not None and voice.strength != 1:
-        strong = strongest >= 2
-        told.append(("The calm voice goes with their calm.", "The calm voice goes against their strength.")[strong] if voice.strength == 0
-                    else ("The agitated voice adds what they do not show.", "The agitated voice goes with their strength.")[strong])
+        told.append({(0, False): "The voice is calm like the rest.", (0, True): "The voice stays calm although words or face are strong.",
+                     (2, False): "The voice is more agitated than words or face.", (2, True): "The voice is agitated, as words or face are strong."}[voice.strength, strongest >= 2])
     return told
 
 
