@@ -17,6 +17,8 @@ COMMANDS = {
     "pgmf-teacher": ("train.pgmf_teacher", "train PGMF's teacher, guided by the corpus's prompts"),
     "pgmf-student": ("train.pgmf_student", "distil PGMF's student from a trained teacher"),
     "pgmf-ablation": ("train.pgmf_ablation", "train students with and without each part of their loss, side by side"),
+    "spro-ablation": ("train.spro_ablation", "train SPRO with one part changed at a time, over several seeds, and write the table"),
+    "faithfulness": ("train.faithfulness", "hide the patches that SPRO's overlays point at, and as many at random"),
     "baseline": ("train.baseline", "train the mean-pool MLP that the methods are measured against"),
     "guidance": ("train.guidance", "write the prompts of the composed corpus, offline or with a language model"),
     "captions": ("train.captions", "write the stage captions of posts, offline or by a language model"),

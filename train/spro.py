@@ -186,7 +186,7 @@ def what_is_tuned(config: SPROConfig) -> str:
 def train_spro(args: argparse.Namespace, config: SPROConfig, settings: SPROSettings, schedule: Schedule, work: Path, say=print):
     """Train one configuration; returns the task, its model holding the best epoch's weights, and what `fit` found."""
     torch.manual_seed(schedule.seed)
-    start = args.text if config.backbone == "bundled" else None
+    start = args.text if config.backbone == "bundled" and str(args.text) != "none" else None
     model = build_spro(config, start).to(best_device())
     train, valid = (usable(read_posts(args.data, split, say), say) for split in ("train", "valid"))
     captions = None if config.captions == "none" else read_captions(args.captions)
@@ -203,12 +203,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--captions", type=Path, default=Path("checkpoints/captions.jsonl.gz"), help="stage captions (python -m train captions)")
     parser.add_argument("--stages", default="three", choices=("three", "single", "none"), help="how captions supervise")
     parser.add_argument("--tuned", type=int, default=None, help="how many of a tower's last layers are trained; 0 trains prompts alone")
-    parser.add_argument("--text", type=Path, default=Path("checkpoints/text.safetensors"), help="text encoder the bundled pair starts from")
+    parser.add_argument("--text", type=Path, default=Path("checkpoints/text.safetensors"), help="tuned text encoder the bundled pair starts from; none: the backbone as it came")
     parser.add_argument("--out", type=Path, default=Path("checkpoints/spro.safetensors"))
     parser.add_argument("--work", type=Path, default=Path("runs/spro"), help="where the resumable state is kept")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the frozen stems' outputs are kept")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--lr", type=float, default=3e-5)
+    parser.add_argument("--batch", type=int, default=SPROSettings.batch)
     parser.add_argument("--views", type=int, default=SPROSettings.views, help="augmented views a picture")
     parser.add_argument("--seed", type=int, default=1111)
 
@@ -220,9 +221,17 @@ def config_of(args: argparse.Namespace) -> SPROConfig:
     return SPROConfig(backbone=args.backbone, captions=args.stages, joint=0, prompt_depth=9, tuned_layers=args.tuned or 0)
 
 
+def settings_of(args: argparse.Namespace) -> SPROSettings:
+    return SPROSettings(batch=args.batch, views=args.views)
+
+
+def schedule_of(args: argparse.Namespace) -> Schedule:
+    return Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, ema=0.98, seed=args.seed)
+
+
 def run(args: argparse.Namespace) -> None:
-    schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, ema=0.98, seed=args.seed)
-    task, best, mark = train_spro(args, config_of(args), SPROSettings(views=args.views), schedule, args.work)
+    schedule = schedule_of(args)
+    task, best, mark = train_spro(args, config_of(args), settings_of(args), schedule, args.work)
     model = task.model
     config = replace(model.config, image_weight=best.metrics["image_weight"])
     image, text = task.valid_logits()
