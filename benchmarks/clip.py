@@ -1,4 +1,7 @@
-"""The Clip tab: a slider's release to the new panels, and a ten-second 480p file to its result. Server side, models warm."""
+"""The Clip tab: a slider's release to the new panels, a new look at the attention maps, and a ten-second 480p file to its result.
+
+Server side, models warm; all three models answer where PGMF's checkpoints are there, and the report says which did.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from benchmarks.__main__ import timed
 from msademo.analyzer import Analyzer
 from msademo.corruption import MODALITIES
 from msademo.media import SAMPLE_RATE, load_clip
-from msademo.ui.clip_tab import Controls, update
+from msademo.ui.alignment import VIEWS, Look
+from msademo.ui.clip_panels import Controls, map_panel, update
 from msademo.ui.page import share_cores
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -47,7 +51,7 @@ def measure(runs: int) -> dict:
     share_cores()                               # as the page does
     started = time.perf_counter()
     analyzer = Analyzer()
-    analyzer.warm()
+    models = list(analyzer.warm().fusion)
     warm = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ten_seconds.mp4"
@@ -56,13 +60,17 @@ def measure(runs: int) -> dict:
         opened = analyzer.open(path, transcript)
         moves = count(1)
 
-        def move():
+        def controls() -> Controls:
             step = next(moves)
-            controls = replace(Controls(), missing={m: (step % 10) / 10 for m in MODALITIES}, seed=step)
-            update(analyzer, opened, controls, curve)
+            return replace(Controls(), missing={m: (step % 10) / 10 for m in MODALITIES}, seed=step)
 
         curve = analyzer.curve(opened)
-        slider = timed(move, runs)
+        slider = timed(lambda: update(analyzer, opened, controls(), curve), runs)
+        alone = timed(lambda: analyzer.analyze(opened, controls().missing, seed=next(moves)), runs)
         robustness = timed(lambda: analyzer.curve(opened), max(3, runs // 4))
-    return {"clip": {"seconds": SECONDS, "size": SIZE, "words": len(opened.clip.words), "frames": len(opened.clip.frames)},
-            "models_warm_s": round(warm, 2), "slider_to_panels": slider, "file_to_result": opening, "robustness_curve": robustness}
+        maps = analyzer.analyze(opened, 0.3).alignments
+        looks = cycle([Look(source, view) for source in ("vision", "audio") for view in VIEWS])
+        look = timed(lambda: map_panel(maps, next(looks), opened), runs) if maps else None
+    return {"clip": {"seconds": SECONDS, "size": SIZE, "words": len(opened.clip.words), "frames": len(opened.clip.frames)}, "models": models,
+            "models_warm_s": round(warm, 2), "slider_to_panels": slider, "of_it_the_models": alone, "new_look_at_the_maps": look,
+            "file_to_result": opening, "robustness_curve": robustness}

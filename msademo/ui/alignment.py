@@ -15,16 +15,16 @@ from msademo.explain import Alignment, Comparison
 from msademo.ui.figures import CLEAR, LAYOUT, NAMES, shown_labels
 from msademo.ui.pictures import frame_pictures
 
-VIEWS = {"told": "what the prompt changes (teacher with − without it)", "distilled": "teacher − student", "teacher": "teacher with its prompt",
-         "without": "teacher without a prompt", "student": "student"}
+VIEWS = {"told": "teacher with − without prompt", "distilled": "teacher − student", "teacher": "teacher with prompt",
+         "without": "teacher without prompt", "student": "student"}
 CALLED = {"teacher": "teacher with prompt", "without": "teacher without", "student": "student"}
 DIFFERENCES = {"told": ("teacher", "without"), "distilled": ("teacher", "student")}
 DIRECTIONS = {"vision": "face → words", "audio": "voice → words"}
 COLUMNS = 120               # drawn at most; more are added up in neighbouring groups
 ROW, LOWEST, HIGHEST = 17, 190, 760      # pixels: a word, and the whole map
-PICTURE = 46                # pixels of a frame above the map
+PICTURE, BELOW = 46, 64     # pixels of a frame above the map, and of times and colours below it
 ORANGE_BLUE = [[0, "#d55e00"], [0.5, "rgba(128,136,150,0.06)"], [1, "#0072b2"]]      # told apart under every common colour blindness
-MISSING = [[0, "rgba(128,136,150,0.45)"], [1, "rgba(128,136,150,0.45)"]]
+MISSING = [[0, "rgba(128,136,150,0.35)"], [1, "rgba(128,136,150,0.35)"]]
 ANECDOTE = "One picture is an anecdote: one clip, one mask; and where a model looks is not yet why it decides."
 
 
@@ -113,12 +113,12 @@ def map_figure(alignment: Alignment, look: Look, opened=None) -> dict:
     data = [{**where, "z": _cells(np.where(np.isnan(shown), 1.0, np.nan)), "colorscale": MISSING, "showscale": False, "zmin": 0, "zmax": 1,
              "hovertemplate": "“%{y}” at %{x:.1f} s: missing<extra></extra>"},
             {**where, "z": _cells(shown), **colours, "customdata": values, "hovertemplate": hover + "<extra></extra>",
-             "colorbar": {"thickness": 10, "nticks": 5, "tickformat": "+.1~%" if difference else ".1~%", "title": {"text": ""}}}]
+             "colorbar": {"orientation": "h", "thickness": 8, "y": 0, "yanchor": "top", "ypad": 26, "nticks": 5, "tickformat": "+.2~%" if difference else ".2~%"}}]
     height = int(np.clip(ROW * len(labels), LOWEST, HIGHEST))
     pictures = frame_pictures(opened) if look.source == "vision" and opened is not None else []
     above = PICTURE if pictures else 0
     axis = {"automargin": True, "fixedrange": True, "showgrid": False, "zeroline": False}
-    layout = {**LAYOUT, "height": height + above + 60, "margin": {"l": 60, "r": 8, "t": above + 10, "b": 40},
+    layout = {**LAYOUT, "height": height + above + BELOW + 8, "margin": {"l": 4, "r": 8, "t": above + 8, "b": BELOW},
               "xaxis": {**axis, "range": [float(at[0]), float(at[-1])], "ticksuffix": " s", "nticks": 9},
               "yaxis": {**axis, "type": "category", "autorange": "reversed", "ticks": "", "nticks": max(2, height // 15)},
               "images": [{"source": source, "xref": "x", "yref": "paper", "x": start, "y": 1.0, "sizex": end - start, "sizey": PICTURE / height,
@@ -133,15 +133,15 @@ def _moment(alignment: Alignment, t: int) -> str:
 def numbers(alignment: Alignment, look: Look) -> str:
     """The numbers of the maps shown, as a table that says what each means."""
     first, second = pair(alignment, look.view)
-    bits = [alignment.entropy(view, look.layer, look.head) for view in (first, second) if view]
-    rows = [("Spread of each word's look (entropy)", "<br>".join(f"{CALLED[view]}: {value:.2f}" for view, value in zip((first, second), bits)),
-             f"bits; an even look has {alignment.even:.2f}, one moment alone 0")]
+    rows = [(f"Entropy, {CALLED[view]}", f"{alignment.entropy(view, look.layer, look.head):.2f}", "") for view in (first, second) if view]
+    rows[-1] = (*rows[-1][:2], f"bits a word; an even look has {alignment.even:.2f}, one moment alone 0")
     found = alignment.compare(first, second, look.layer, look.head) if second else None
     if found:
-        rows += [("Jensen-Shannon divergence", f"{found.js:.3f}", "bits; 0 the same, 1 nothing in common"),
+        rows += [("Jensen-Shannon divergence", f"{found.js:.4f}", "bits; 0 the same, 1 nothing in common"),
                  ("L1 distance", f"{found.l1:.2f}", "of at most 2; half of it is the share that moved"),
                  ("Top-5 overlap", f"{found.overlap:.0%}", "of the five moments a word looks at most")]
-    inside = "".join(f"<tr><th scope='row'>{name}</th><td>{value}</td></tr><tr class='msa-means'><td colspan='2'>{means}</td></tr>" for name, value, means in rows)
+    inside = "".join(f"<tr><th scope='row'>{name}</th><td>{value}</td></tr>" + (f"<tr class='msa-means'><td colspan='2'>{means}</td></tr>" if means else "")
+                     for name, value, means in rows)
     return f'<table class="msa-numbers">{inside}</table>'
 
 
@@ -169,18 +169,15 @@ def layers_sentence(alignment: Alignment, look: Look, views: list[str]) -> str:
 def map_text(alignment: Alignment, look: Look) -> tuple[str, str]:
     """The sentences under the map and the table beside it, as HTML."""
     first, second = pair(alignment, look.view)
-    views = [view for view in (first, second) if view]
-    parts = []
     found = alignment.compare(first, second, look.layer, look.head) if second else None
-    if found:
-        parts.append(gained_sentence(alignment, first, second, found))
-    parts.append(layers_sentence(alignment, look, views))
-    group = pooled(alignment.map(first), np.arange(alignment.moments_hidden.size + 1.0))[2]
+    colour = f"Blue: {CALLED[first]} looks more there, orange: less." if look.view in DIFFERENCES else "Yellow: much, dark blue: little."
+    said = [colour, *([gained_sentence(alignment, first, second, found)] if found else [])]
+    how = [layers_sentence(alignment, look, [view for view in (first, second) if view])]
+    group = -(-alignment.moments_hidden.size // COLUMNS)
     if group > 1:
-        parts.append(f"To keep it light, {group} neighbouring moments are drawn as one column, their shares added up; the numbers count each moment.")
+        how.append(f"To keep it light, {group} neighbouring moments are drawn as one column, their shares added up; the numbers count each moment.")
     gone = int(alignment.words_hidden.sum()), int(alignment.moments_hidden.sum())
     if any(gone):
-        parts.append(f"Grey: missing ({gone[0]} of {len(alignment.words)} words, in brackets, and {gone[1]} of {len(alignment.moments_hidden)} moments).")
-    colour = "Blue: more, orange: less. " if look.view in DIFFERENCES else "Yellow: much, dark blue: little. "
-    said = html.escape(f"{colour}{' '.join(parts)}")
-    return f'<p class="msa-say">{said}</p><p class="msa-small">{html.escape(ANECDOTE)}</p>', numbers(alignment, look)
+        how.append(f"Grey: missing ({gone[0]} of {len(alignment.words)} words, in brackets, and {gone[1]} of {len(alignment.moments_hidden)} moments).")
+    lines = f'<p class="msa-say">{html.escape(" ".join(said))}</p><p class="msa-small">{html.escape(" ".join([*how, ANECDOTE]))}</p>'
+    return lines, numbers(alignment, look)

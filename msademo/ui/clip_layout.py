@@ -92,7 +92,7 @@ def map_parts() -> dict:
         _title("What the words look at")
         with gr.Row():
             parts["source"] = gr.Radio([(label, name) for name, label in alignment.DIRECTIONS.items()], value="vision", label="Attention", elem_id="map-source",
-                                       min_width=200)
+                                       min_width=160)
             parts["view"] = gr.Dropdown([(label, name) for name, label in alignment.VIEWS.items()], value="told", label="Show", filterable=False,
                                         elem_id="map-view", min_width=260, scale=2)
             for name, label in (("head", "Head"), ("layer", "Layer")):
@@ -101,7 +101,7 @@ def map_parts() -> dict:
         with gr.Row():
             with gr.Column(scale=7, min_width=320):
                 picture, text = _picture("map"), gr.HTML(elem_id="map-text")
-            with gr.Column(scale=3, min_width=230):
+            with gr.Column(scale=3, min_width=250):
                 numbers = gr.HTML(elem_id="map-numbers")
         parts["map"] = [picture, text, numbers]
     return parts

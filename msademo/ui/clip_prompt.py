@@ -79,5 +79,5 @@ def told_sentence(guidance: Guidance) -> str:
 
 
 def told_panel(guidance: Guidance) -> str:
-    note = f'<p class="msa-notes">{html.escape(guidance.note)}</p>' if guidance.note else ""
+    note = f'<p class="msa-notes">{html.escape(guidance.note)}</p>' if guidance.note and guidance.prompt is not None else ""
     return f'<div class="msa"><p class="msa-say">{html.escape(told_sentence(guidance))}</p>{note}</div>'

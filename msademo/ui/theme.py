@@ -32,7 +32,7 @@ CSS = """
 .msa-alert { border-left: 4px solid #d55e00; padding: .3rem .7rem; font-weight: 550; }
 .msa-quiet { padding: .1rem .2rem; font-size: .9rem; color: var(--body-text-color); opacity: .8; }
 #msa-stage { background: var(--body-background-fill); padding: .3rem 0 .5rem; gap: .5rem; border-bottom: 1px solid var(--border-color-primary); }
-@media (min-width: 800px) and (min-height: 760px) { #msa-stage { position: sticky; top: 0; z-index: 20; } }
+@media (min-width: 800px) and (min-height: 760px) { #msa-stage { position: sticky; top: 0; z-index: 30; } }
 #msa-stage .block { padding: .5rem .8rem; } #score { padding: .2rem .3rem !important; min-height: 5.2rem; }
 #score .wrap.full { background: var(--body-background-fill); opacity: 1; }
 #msa-results { gap: .35rem; } #msa-results .msa-title { margin-top: .9rem; }
