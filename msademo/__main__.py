@@ -70,9 +70,7 @@ def run_post(args) -> int:
     return 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m msademo", description="Sentiment of clips and posts when parts are missing.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def add_clip(commands) -> None:
     clip = commands.add_parser("clip", help="analyse a video or sound file")
     clip.add_argument("file", type=Path)
     words = clip.add_mutually_exclusive_group()
@@ -87,24 +85,32 @@ def main(argv: list[str] | None = None) -> int:
     told.add_argument("--prompt-file", help="a text file with what the teacher is told, in the form of '### Visual Cues ###' and so on")
     clip.add_argument("--json", action="store_true", help="print the whole result as JSON")
     clip.add_argument("--maps", action="store_true", help="with --json: the attention maps too")
+
+
+def run_clip(args) -> int:
+    if args.maps and not args.json:
+        raise InputError("--maps belongs to --json; give both.")
+    missing = parse_missing(args.missing)
+    typed = None if args.prompt_file is None else read_text_file(args.prompt_file, "prompt file", "a text file")
+    from msademo.analyzer import Analyzer
+    from msademo.guidance.given import sections_of
+    guidance = args.guidance if typed is None else sections_of(typed)
+    result = Analyzer().clip(args.file, args.transcript, missing, args.kind, args.seed, args.models, guidance, subtitles=args.subtitles)
+    print(json.dumps(result.to_dict(args.maps), ensure_ascii=False, indent=1) if args.json else describe(result))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m msademo", description="Sentiment of clips and posts when parts are missing.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_clip(commands)
     add_post(commands)
     args = parser.parse_args(argv)
     try:
-        if args.command == "post":
-            return run_post(args)
-        if args.maps and not args.json:
-            raise InputError("--maps belongs to --json; give both.")
-        missing = parse_missing(args.missing)
-        typed = None if args.prompt_file is None else read_text_file(args.prompt_file, "prompt file", "a text file")
-        from msademo.analyzer import Analyzer
-        from msademo.guidance.given import sections_of
-        guidance = args.guidance if typed is None else sections_of(typed)
-        result = Analyzer().clip(args.file, args.transcript, missing, args.kind, args.seed, args.models, guidance, subtitles=args.subtitles)
+        return {"clip": run_clip, "post": run_post}[args.command](args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(result.to_dict(args.maps), ensure_ascii=False, indent=1) if args.json else describe(result))
-    return 0
 
 
 if __name__ == "__main__":
