@@ -24,6 +24,7 @@ from msademo.guidance.offline import tell_face, write_prompt
 from tests.chat_server import GOOD, completion, fault, serving
 
 KEY = "sk-test-0123456789abcdef"
+BUSY = 5.0          # seconds a starved machine may add; the servers hang for ten times as long
 WORDS = ("i", "loved", "this", "film")
 
 
@@ -35,7 +36,7 @@ def environment(monkeypatch):
 
 
 def chat(server, **settings) -> Chat:
-    return Chat(ChatSettings(base_url=server.url, **{"timeout_s": 5, "attempt_s": 2, "backoff_s": 0.02, **settings}))
+    return Chat(ChatSettings(base_url=server.url, **{"timeout_s": 60, "attempt_s": 30, "backoff_s": 0.02, **settings}))
 
 
 def clip() -> tuple[Track, Track]:
@@ -77,14 +78,14 @@ def test_what_may_pass_is_asked_again(trouble):
 
 
 def test_a_hanging_attempt_is_given_up_and_asked_again():
-    with serving(30, completion("fine")) as server:
-        assert chat(server, attempt_s=0.3).ask("i", "t") == "fine"
+    with serving(90, completion("fine")) as server:
+        assert chat(server, attempt_s=1.5).ask("i", "t") == "fine"
 
 
 def test_the_server_says_how_long_to_wait():
     with serving(fault(429, headers={"retry-after": "0.4"}), completion("fine")) as server:
         assert chat(server).ask("i", "t") == "fine"
-    assert 0.4 <= server.times[1] - server.times[0] < 1.5
+    assert 0.35 <= server.times[1] - server.times[0]            # and not 0.02 s, the back-off
 
 
 @pytest.mark.parametrize("trouble, words, requests", [
@@ -114,13 +115,13 @@ def test_what_does_not_pass_is_one_sentence_without_the_key(trouble, words, requ
     assert caught.value.__context__ is None and caught.value.__cause__ is None      # the SDK's exceptions hold the request's headers
 
 
-@pytest.mark.parametrize("trouble", [60, "drip"], ids=["silent", "dripping"])
+@pytest.mark.parametrize("trouble", [90, "drip"], ids=["silent", "dripping"])
 def test_all_attempts_together_keep_to_the_time(trouble):
     with serving(trouble) as server:
         started = time.monotonic()
         with pytest.raises(GuidanceError, match="did not answer"):
-            chat(server, timeout_s=1.0, attempt_s=0.4, retries=50).ask("i", "t")
-        assert time.monotonic() - started < 1.5
+            chat(server, timeout_s=2.0, attempt_s=0.7, retries=50).ask("i", "t")
+        assert time.monotonic() - started < 2.5 + BUSY
     assert len(server.requests) >= 2
 
 
@@ -189,12 +190,13 @@ def test_without_frames_measurements_are_sent_and_the_note_says_so():
     assert prompt.source == "openai" and "no frames" in prompt.note
 
 
-@pytest.mark.parametrize("trouble, why", [(fault(500), "500"), (30, "did not answer"), (completion("The clip is nice."), "visual cues"), (fault(401), "key")])
+@pytest.mark.parametrize("trouble, why", [(fault(500), "500"), (90, "did not answer"), (completion("The clip is nice."), "visual cues"), (fault(401), "key")])
 def test_offline_stands_in_and_the_note_says_why(trouble, why, tmp_path):
+    bounds = {"timeout_s": 2, "attempt_s": 1} if trouble == 90 else {}
     with serving(trouble) as server:
         started = time.monotonic()
-        prompt = clip_guidance("openai", WORDS, *clip(), frames(), chat(server, timeout_s=1, attempt_s=0.5, retries=1), tmp_path)
-        assert time.monotonic() - started < 1.5
+        prompt = clip_guidance("openai", WORDS, *clip(), frames(), chat(server, retries=1, **bounds), tmp_path)
+        assert time.monotonic() - started < 2.5 + BUSY
     offline = write_prompt(WORDS, *clip())
     assert prompt.source == "offline" and prompt.sentences() == offline.sentences() and why in prompt.note and "offline" in prompt.note
     assert not list(tmp_path.rglob("*.json"))           # a failure is not remembered as an answer

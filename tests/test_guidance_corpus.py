@@ -78,7 +78,7 @@ def write(given: list[str]) -> tuple[PromptBook, list[str]]:
 
 
 def asking(data, encoders, cache, folder, *more: str) -> list[str]:
-    return arguments(data, encoders, cache, folder, "openai", "--limit", str(ROWS), "--rate", "60000", "--workers", "3", "--timeout", "5", *more)
+    return arguments(data, encoders, cache, folder, "openai", "--limit", str(ROWS), "--rate", "60000", "--workers", "3", "--timeout", "60", *more)
 
 
 def same(a, b) -> bool:
@@ -257,17 +257,17 @@ def test_killed_and_started_again_nothing_answered_is_asked_twice(data, encoders
         server.delay = 0.0
         book, _ = write(given)
         assert len(book) == ASKED and len(server.requests) - asked == ASKED - answered
-        write([*given[:-1], "5", "--answers", str(tmp_path / "fresh"), "--out", str(tmp_path / "whole.gz")])        # never killed
+        write([*given, "--answers", str(tmp_path / "fresh"), "--out", str(tmp_path / "whole.gz")])        # never killed
     assert (tmp_path / "whole.gz").read_bytes() == (tmp_path / "prompts.jsonl.gz").read_bytes()
 
 
 def test_questions_keep_to_the_rate(monkeypatch):
     from msademo.guidance.chat import ChatSettings
     with serving(completion("fine")) as server:
-        chat = PacedChat(ChatSettings(base_url=server.url), rate=600)
+        chat = PacedChat(ChatSettings(base_url=server.url), rate=240)
         for _ in range(4):
             chat.ask("i", "t")
-    assert np.diff(server.times).min() > 0.08 and np.diff(server.times).mean() > 0.09
+    assert server.times[-1] - server.times[0] > 0.5         # three gaps of 0.25 s; the first may have arrived late
 
 
 @pytest.mark.parametrize("wrong", [("--compositions", "0"), ("--workers", "0"), ("--rate", "0"), ("--limit", "0")])
