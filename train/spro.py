@@ -188,7 +188,7 @@ def train_spro(args: argparse.Namespace, config: SPROConfig, settings: SPROSetti
     torch.manual_seed(schedule.seed)
     start = args.text if config.backbone == "bundled" and str(args.text) != "none" else None
     model = build_spro(config, start).to(best_device())
-    train, valid = (usable(read_posts(args.data, split, say), say) for split in ("train", "valid"))
+    train, valid = (usable(read_posts(args.data, split, say), say, args.cache) for split in ("train", "valid"))
     captions = None if config.captions == "none" else read_captions(args.captions)
     text_name = f"{config.backbone} {config.text_layers - config.text_blocks} {file_hash(start) if start else ''}"
     task = SPROTask(model, train, valid, captions, settings, schedule.seed, args.cache, (text_name, config.backbone), say)

@@ -35,17 +35,29 @@ def digest(*parts) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def usable(posts: Sequence[Post], say: Callable[[str], None] = print) -> list[Post]:
-    """The posts whose picture can be decoded; the others are counted and the first is named."""
-    good, bad = [], []
-    for post in posts:
-        try:
-            read_picture(post.image).rgb
-            good.append(post)
-        except InputError as error:
-            bad.append(str(error))
+def stamps(posts: Sequence[Post]) -> list[tuple]:
+    """What tells that the pictures are still the same files."""
+    return [(post.key, post.image.stat().st_size, post.image.stat().st_mtime_ns) for post in posts]
+
+
+def usable(posts: Sequence[Post], say: Callable[[str], None] = print, folder: Path | None = None) -> list[Post]:
+    """The posts whose picture can be decoded; the others are counted and the first is named. With a cache folder, each set of files
+    is looked at once."""
+    path = Path(folder) / f"unreadable-{digest(stamps(posts))}.json" if folder else None
+    if path is None or not path.is_file():
+        bad = {}
+        for post in posts:
+            try:
+                read_picture(post.image)
+            except InputError as error:
+                bad[post.key] = str(error)
+        if path:
+            write_atomically(path, json.dumps(bad).encode())
+    else:
+        bad = json.loads(path.read_text())
     if bad:
-        say(f"posts: {len(bad)} of {len(posts)} left out: {bad[0]}")
+        say(f"posts: {len(bad)} of {len(posts)} left out: {next(iter(bad))}: {next(iter(bad.values()))}")
+    good = [post for post in posts if post.key not in bad]
     if not good:
         raise InputError(f"None of the {len(posts)} pictures can be read; check the images.")
     return good
@@ -70,8 +82,7 @@ def grids(tower, posts: Sequence[Post], view: int, seed: int, folder: Path, name
     patches, gone, started = [], [], time.monotonic()
     for start in range(0, len(posts), BLOCK):
         block = posts[start:start + BLOCK]
-        stamp = [(post.key, post.image.stat().st_size, post.image.stat().st_mtime_ns) for post in block]
-        path = Path(folder) / f"grids-{view}-{digest(name, stamp, view, seed if view else None)}.safetensors"
+        path = Path(folder) / f"grids-{view}-{digest(name, stamps(block), view, seed if view else None)}.safetensors"
         if not path.is_file():
             pixels, masks = [], []
             for row, post in enumerate(block, start=start):

@@ -141,7 +141,7 @@ class SPRO(nn.Module):
 
     def lr_scale(self, name: str) -> float:
         """New parts learn twenty times as fast as layers that come trained."""
-        return 1.0 if name.startswith("text.") else 20.0
+        return 1.0 if name.startswith(("text.", "image.tuned.")) else 20.0
 
     def text_prompts(self) -> tuple[torch.Tensor, ...]:
         return (self.shared_prompt, *self.text_prompt) if self.config.text_prompts else ()
