@@ -68,12 +68,13 @@ def change_sentence(result: PostResult) -> str:
     """What changed since the complete post, and whether both paths agree."""
     fusion, (image, text) = result.paths["fusion"], (result.paths[name] for name in ("image", "text"))
     before = f"Complete post: {fusion.complete_label} {fusion.complete.max():.0%}."
+    moved = f"What is missing moved that by {points(result.change)} points" if round(100 * result.change) else "What is missing moved that by less than a point"
     if not (result.word_missing.any() or result.patch_missing.any()):
         said = "Nothing is taken away."
     elif fusion.label == fusion.complete_label:
-        said = f"{before} What is missing moved that by {points(result.change)} points; the answer is the same."
+        said = f"{before} {moved}; the answer is the same."
     else:
-        said = f"{before} What is missing moved that by {points(result.change)} points and turned the answer to {fusion.label}."
+        said = f"{before} {moved} and turned the answer to {fusion.label}."
     if image.now is None or text.now is None:
         return said
     if image.label == text.label:

@@ -45,7 +45,7 @@ def stage() -> dict:
         with gr.Row():
             parts["linked"] = ratio("2 · How much is missing", "post-linked")
             for half, title in TITLES.items():
-                parts[half] = ratio(f"{title} missing", f"post-missing-{half}")
+                parts[f"missing_{half}"] = ratio(f"{title} missing", f"post-missing-{half}")
     with gr.Accordion("Which words and patches go", open=False):
         with gr.Row():
             parts["seed"] = gr.Number(0, precision=0, minimum=0, label="Seed of the mask", elem_id="post-seed")
@@ -71,7 +71,7 @@ def results() -> dict:
             parts["told"] = gr.HTML(elem_id="post-told")
             with gr.Row():
                 parts["use"] = gr.Button("Use these captions", size="sm", elem_id="post-use")
-                parts["writer"] = gr.Dropdown([(WRITERS[name], name) for name in CAPTION_SOURCES], value="offline", label="Write", min_width=160, elem_id="post-writer")
+                parts["writer"] = gr.Dropdown([(WRITERS[name], name) for name in CAPTION_SOURCES], value="offline", label="Written", min_width=260, elem_id="post-writer")
                 parts["write"] = gr.Button("Write them again", size="sm", elem_id="post-write")
         title("How well it holds out")
         parts["curve"] = gr.Plot(show_label=False, container=False, elem_id="post-curve", elem_classes="msa-plot")

@@ -32,7 +32,7 @@ POST_CSS = """
 .post-scale { display: inline-block; width: 7rem; height: .7rem; border-radius: 2px; background: linear-gradient(90deg, #000004, #420a68, #932667, #dd513a, #fca50a, #fcffa4); }
 @media (max-width: 640px) {
   .post-path { grid-template-columns: 4.4rem 1fr; } .post-path > b { grid-column: 2; }
-  .post-left { grid-template-columns: 1fr; } .post-tiles { grid-template-columns: 1fr; }
+  .post-left { grid-template-columns: 1fr; } .post-tiles { grid-template-columns: 1fr 1fr; gap: .7rem; }
 }
 @media (prefers-reduced-motion: reduce) { .post-bar i { transition: none; } }
 """

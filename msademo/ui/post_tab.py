@@ -6,7 +6,6 @@ A slider move shows the answer first and then, from the same mask, where it come
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Iterator
 from uuid import uuid4
 
 import gradio as gr
@@ -93,12 +92,6 @@ def still_true(drawn: tuple | None, opened: Opened | None, wish: Wish) -> PostCu
     return drawn[1] if drawn is not None and opened is not None and drawn[0] == (opened.token, wish.seed) else None
 
 
-def answers(posts, opened: Opened, wish: Wish) -> Iterator[PostResult]:
-    """The answer, then the answer with its overlays."""
-    yield posts.analyze(opened.post, wish.missing, wish.seed, overlays=False)
-    yield posts.analyze(opened.post, wish.missing, wish.seed)
-
-
 def on_curve(result: PostResult) -> float:
     """The probability the curve is drawn of: that of the complete post's class."""
     fusion = result.paths["fusion"]
@@ -122,8 +115,8 @@ def build_post_tab(analyzer) -> None:
         with gr.Column(scale=9, min_width=320):
             page |= stage()
             page |= results()
-    wishes, boxes = [page[name] for name in (*HALVES, "seed")], [page[name] for name in STAGES]
-    sliders, panels, curve_at = [page[half] for half in HALVES], [page[name] for name in DETAILS], [page["curve"], page["curve_text"]]
+    sliders, boxes = [page[f"missing_{half}"] for half in HALVES], [page[name] for name in STAGES]
+    wishes, panels, curve_at = [*sliders, page["seed"]], [page[name] for name in DETAILS], [page["curve"], page["curve_text"]]
 
     def open_and_show(before, path, text, *values, progress=gr.Progress()):
         wish = Wish.of(*values[:len(wishes)])
@@ -132,19 +125,15 @@ def build_post_tab(analyzer) -> None:
         return ("", now, *now.captions, on_curve(result), gr.Column(visible=True), post_figures.answer(result), *details(now, result))
 
     def move(opened, drawn, *values):
-        """message, probability, answer, curve, its text, details"""
+        """The answer at once, then where it comes from."""
         if opened is None:
             yield (gr.skip(),) * (5 + len(DETAILS))
             return
-        wish, first = Wish.of(*values), True
-        for result in answers(posts, opened, wish):
-            if first:
-                known = still_true(drawn, opened, wish)
-                place = (gr.skip(), gr.skip()) if known is None else curve_panel(known, wish, on_curve(result))
-                yield ("", on_curve(result), post_figures.answer(result), *place, *[gr.skip()] * len(DETAILS))
-            else:
-                yield (*[gr.skip()] * 5, *details(opened, result))
-            first = False
+        wish = Wish.of(*values)
+        result = posts.analyze(opened.post, wish.missing, wish.seed, overlays=False)
+        known = still_true(drawn, opened, wish)
+        yield ("", on_curve(result), post_figures.answer(result), *curve_panel(known, wish, on_curve(result)), *[gr.skip()] * len(DETAILS))
+        yield (*[gr.skip()] * 5, *details(opened, posts.analyze(opened.post, wish.missing, wish.seed)))
 
     def caption(opened, written, *values):
         """New captions, and where they come from in the picture. written: a source, or the texts in the boxes."""
