@@ -21,7 +21,7 @@ from tests.synthetic import write_csv
 from tests.towers import TinyImage, TinyText
 from train.__main__ import main
 from train.posts import decode_text, merge_labels, read_captions, read_posts
-from train.spro import choose_weight, mirrored
+from train.spro_task import choose_weight, mirrored
 from train.stems import grids, text_stems, usable
 
 COLOURS = {"positive": (40, 200, 240), "neutral": (128, 128, 128), "negative": (120, 20, 20)}
@@ -189,7 +189,7 @@ def test_fusion_weight_follows_the_better_path():
     rng, truth = np.random.default_rng(0), np.tile([0, 1, 2], 60)
     good = np.eye(3)[truth] + rng.normal(0, 0.2, (180, 3))
     noise = rng.normal(0, 1, (180, 3))
-    assert choose_weight(good, noise, truth)[0] > 0.5 > choose_weight(noise, good, truth)[0]
+    assert choose_weight(good, noise, truth) > 0.5 > choose_weight(noise, good, truth)
 
 
 class Brightness(TinyImage):

@@ -32,7 +32,7 @@ class PostBench:
         self.pixels = torch.stack([spro.image.prepare(read_picture(post.image).rgb) for post in posts])
         self.truth = np.array([CLASSES.index(post.label) for post in posts])
         self.prototypes = spro.prototypes()
-        self.frequent = CLASSES.index(spro.meta["frequent"])
+        self.frequent = CLASSES.index(max(spro.meta["class_shares"], key=spro.meta["class_shares"].get))
 
     @torch.no_grad()
     def image_logits(self, rate: float) -> torch.Tensor:

@@ -103,8 +103,8 @@ def grids(tower, posts: Sequence[Post], view: int, seed: int, folder: Path, name
 def text_stems(tower, texts: Sequence[str], folder: Path, name: str) -> list[torch.Tensor]:
     """What the text stem makes of each whole text, (T_i, C) float16; equal texts share one tensor. `name` is the text tower's."""
     distinct = sorted(set(texts))
-    path = Path(folder) / f"text-{digest(name, distinct)}.safetensors"
     tokens = [tower.tokenize(post_words(text)) for text in distinct]
+    path = Path(folder) / f"text-{digest(name, [t.ids.tolist() for t in tokens])}.safetensors"
     if not path.is_file():
         order = np.argsort([len(t) for t in tokens], kind="stable")
         found: list[torch.Tensor] = [torch.empty(0)] * len(tokens)

@@ -82,13 +82,14 @@ class SPROConfig:
 @dataclass(frozen=True)
 class PostBatch:
     """Posts for training. text: what the text stem made of the words left. patches (B, P, C), missing (B, P) bool. label (B,) int64
-    into CLASSES. captions: per active stage the distinct captions' pooled embeddings (N, d) and whose is which (B,). epoch: from 0."""
+    into CLASSES. captions: per stage the distinct captions' pooled embeddings (N, d) and whose is which (B,), or None for a stage
+    that has not begun. epoch: from 0."""
 
     text: Tokens
     patches: torch.Tensor
     missing: torch.Tensor
     label: torch.Tensor
-    captions: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()
+    captions: Sequence[tuple[torch.Tensor, torch.Tensor] | None] = ()
     epoch: int = 0
 
 
@@ -218,7 +219,7 @@ class SPRO(nn.Module):
             parts["fusion"] = aligned(self.fuse(image_logits, text_logits))
             total = total + config.lambda_fusion * parts["fusion"]
         if batch.captions:
-            parts["captions"] = sum(beta * self.caption_loss(image, captions, own)                          # (10)
-                                    for beta, (captions, own) in zip(stage_factors(config, batch.epoch), batch.captions) if beta)
+            parts["captions"] = sum((beta * self.caption_loss(image, *stage) for beta, stage in             # (10)
+                                     zip(stage_factors(config, batch.epoch), batch.captions) if beta), start=image.new_zeros(()))
             total = total + config.lambda_cap * parts["captions"]                                           # (13)
         return {"total": total, **parts}
