@@ -80,7 +80,8 @@ def evaluate_posts(path: str | Path, data: str | Path, split: str, rates: Sequen
     for number, rate in enumerate(wanted, start=1):
         text[rate], image[rate] = bench.text_logits(rate), bench.image_logits(rate)
         whole = bench.metrics(image[rate], text[rate])["fusion"]["accuracy"]
-        say(f"evaluate: rate {rate} of words and patches, fusion accuracy {whole:.4f} ({number}/{len(wanted)}, {(time.monotonic() - started) / 60:.1f} min)")
+        say(f"evaluate: rate {rate} of words and patches, fusion accuracy {whole:.4f} ({number}/{len(wanted)}, "
+            f"{(time.monotonic() - started) / 60:.1f} min)")
     by_case = {name: [{"rate": rate, **bench.metrics(image[rate if of_image else 0.0], text[rate if of_text else 0.0])} for rate in rates]
                for name, (of_text, of_image) in CASES.items()}
     counts = np.bincount(bench.truth, minlength=len(CLASSES))

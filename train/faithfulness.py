@@ -61,10 +61,11 @@ def faithfulness(spro: SPRO, posts: list[Post], captions: dict[str, tuple[str, .
         rows.append({**found, "random": chance})
     report = {"n": len(rows), "share": share, "seed": seed}
     for column, path in enumerate(("image", "fusion")):
-        means = {way: float(np.mean([row[way][column] for row in rows])) for way in rows[0]}
-        errors = {way: float(np.std([row[way][column] - row["random"][column] for row in rows], ddof=1) / len(rows) ** 0.5) for way in ("class", "overlay")}
-        report[path] = {"drop": means, "beats_random": {way: float(np.mean([row[way][column] > row["random"][column] for row in rows])) for way in ("class", "overlay")},
-                        "standard_error_of_difference": errors}
+        drop = {way: np.array([row[way][column] for row in rows]) for way in rows[0]}
+        gain = {way: drop[way] - drop["random"] for way in ("class", "overlay")}
+        report[path] = {"drop": {way: float(values.mean()) for way, values in drop.items()},
+                        "beats_random": {way: float((values > 0).mean()) for way, values in gain.items()},
+                        "standard_error_of_difference": {way: float(values.std(ddof=1) / len(rows) ** 0.5) for way, values in gain.items()}}
     return report
 
 
@@ -88,9 +89,10 @@ def run(args: argparse.Namespace) -> None:
     captions = {} if spro.config.captions == "none" else read_captions(args.captions)
     absent = [post.key for post in posts if captions and post.key not in captions]
     if absent:
-        raise InputError(f"{args.captions} has no captions for {len(absent)} of the posts, the first is {absent[0]}; write them with `python -m train captions`.")
+        raise InputError(f"{args.captions} has no captions for {len(absent)} of the posts, the first is {absent[0]}; "
+                         "write them with `python -m train captions`.")
     report = faithfulness(spro, posts, captions, args.share, args.seed)
     write_atomically(args.json, json.dumps(report, indent=1).encode())
     for path in ("image", "fusion"):
         told = ", ".join(f"{way} {100 * value:+.2f}" for way, value in report[path]["drop"].items())
-        print(f"{path} path, {report['n']} posts, {100 * args.share:.0f} % of the patches hidden: the predicted class's probability falls by (points) {told}")
+        print(f"{path}, {report['n']} posts, {100 * args.share:.0f} % of the patches hidden: the predicted class's probability falls by (points) {told}")

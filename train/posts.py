@@ -153,7 +153,8 @@ def read_captions(path: str | Path) -> dict[str, tuple[str, str, str]]:
                     raise ValueError
                 captions[str(row["id"])] = texts
     except (json.JSONDecodeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name}, line {number}, lacks a caption for {', '.join(STAGES)}; write the file again with `python -m train captions`.") from error
+        raise InputError(f"{path.name}, line {number}, lacks a caption for {', '.join(STAGES)}; "
+                         "write the file again with `python -m train captions`.") from error
     except (OSError, EOFError) as error:
         raise InputError(f"{path.name} cannot be read; write it again with `python -m train captions`.") from error
     return captions

@@ -59,7 +59,8 @@ def table(rows: dict[str, list[dict[str, float]]], schedule: Schedule) -> str:
         cells = [100 * np.array([run[key] for run in runs]) for key in SHOWN]
         told = [f"{cell.mean():.1f} ± {cell.std(ddof=1):.1f}" if len(cell) > 1 else f"{cell.mean():.1f}" for cell in cells]
         lines.append(f"| {name} | {len(runs)} | " + " | ".join(told) + " |")
-    return "\n".join([*lines, "", f"Valid; {schedule.epochs} epochs, epoch and fusion weight chosen on the same split; mean ± deviation over seeds, per cent."])
+    note = f"Valid; {schedule.epochs} epochs, epoch and fusion weight chosen on the same split; mean ± deviation over seeds, per cent."
+    return "\n".join([*lines, "", note])
 
 
 def run(args: argparse.Namespace) -> None:

