@@ -88,9 +88,11 @@ class Progress:
     def __init__(self, total: int, chat: Chat | None, price: tuple[float, float] | None, say):
         self.total, self.chat, self.price, self.say = total, chat, price, say
         self.done, self.failures = 0, Counter()
-        self.started = self.said = time.monotonic()
+        self.started = self.said = 0.0
 
     def step(self, reason: str | None = None) -> None:
+        if not self.done:                   # features are extracted before the first clip, which tells nothing about the others
+            self.started = self.said = time.monotonic()
         self.done += 1
         if reason is not None:
             self.failures[reason] += 1
