@@ -57,7 +57,13 @@ class PromptReader:
         return [found[sentence] for sentence in sentences]
 
     def __call__(self, prompt: Prompt | None) -> torch.Tensor:
-        parts = self.read(prompt.sentences()) if prompt is not None else []
-        if not parts:
+        chosen, total = [], 0
+        for sentence in prompt.sentences() if prompt is not None else ():
+            if total >= MAX_PROMPT_TOKENS:              # what would be cut off is not read in the first place
+                break
+            chosen.append(sentence)
+            known = self._features.get(sentence)
+            total += len(known) if known is not None else int((self.tokenize(sentence).first >= 0).sum())
+        if not total:
             return torch.zeros(0, self.encoder.dim)
-        return torch.cat(parts)[:MAX_PROMPT_TOKENS].float()
+        return torch.cat(self.read(chosen))[:MAX_PROMPT_TOKENS].float()
