@@ -101,8 +101,8 @@ class ClipTask:
             gone = [missing(t.words, ratios["text"], "text", i) for i, t in enumerate(tokens)]
             words = self.encoder.encode(tokens, [t.missing(g) for t, g in zip(tokens, gone)])
             for composition in range(VALID_COMPOSITIONS):
-                # With a book, the clips that it holds prompts of: those that train.evaluate measures on.
-                rng = np.random.default_rng([self.seed, composition] if self.book is not None else [composition, 7])
+                # With fixed compositions, those whose prompts a book holds: they are what train.evaluate measures on.
+                rng = np.random.default_rng([self.seed, composition] if self.compositions else [composition, 7])
                 clips = [self.valid_composer.clip(t, row.score, rng) for t, row in zip(tokens, transcripts)]
                 masks = [token_masks(clip, {m: g if m == "text" else missing(clip.units(m), ratios[m], m, i) for m in MODALITIES})
                          for i, (clip, g) in enumerate(zip(clips, gone))]
