@@ -20,6 +20,7 @@ from msademo.features.text import TextEncoder
 from msademo.features.vision import VISION_NAMES
 from msademo.models.pglh import PGLHConfig
 from msademo.models.pgmf import PGMFConfig
+from tests.post_support import write_spro
 from tests.synthetic import make_data, untrained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,4 +52,13 @@ def checkpoints(tmp_path_factory, encoders) -> Path:
     untrained(folder / "pglh.safetensors", "pglh", PGLHConfig(dims=dims))
     untrained(folder / "pgmf_teacher.safetensors", "pgmf-teacher", PGMFConfig(dims=dims, alignment_layers=4, fusion_layers=2))
     untrained(folder / "pgmf_student.safetensors", "pgmf-student", PGMFConfig(guided=False, dims=dims, alignment_layers=2, fusion_layers=2))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def post_checkpoints(tmp_path_factory) -> Path:
+    """A folder with all that a PostAnalyzer needs: an untrained SPRO and the expression network."""
+    folder = tmp_path_factory.mktemp("post-checkpoints")
+    shutil.copy(ROOT / "checkpoints" / "face.safetensors", folder)
+    write_spro(folder / "spro.safetensors")
     return folder
