@@ -98,10 +98,12 @@ class PostAnalyzer:
             if self._models is None:
                 if not self.available:
                     raise InputError("Posts need the checkpoint spro.safetensors, which is not here; train it with `python -m train spro` or restore it.")
-                self._models = PostModels(load_spro(self._checkpoint), load_expression(self.folder / "face.safetensors"))
+                # Weights made in inference mode could never take part in a gradient, which relevance needs; a caller may be in it.
+                with torch.inference_mode(False):
+                    self._models = PostModels(load_spro(self._checkpoint), load_expression(self.folder / "face.safetensors"))
             return self._models
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def open(self, image, text: str | None, captions: str | Mapping[str, str] | None = None, say: Callable[[str, float], None] | None = None) -> OpenedPost:
         """Read a post and look at it. image, text: as for load_post. captions: "offline" (None) or "openai", or texts by stage.
 
@@ -122,7 +124,7 @@ class PostAnalyzer:
         opened = self._read(post, pixels, patches, seen)
         return opened if seen is None else self.with_captions(opened, captions)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def with_text(self, opened: OpenedPost, text: str | None) -> OpenedPost:
         """The same post with other words; the picture is not looked at again."""
         read = self._read(replace_text(opened.post, text), opened.pixels, opened.patches, opened.seen)
@@ -135,7 +137,7 @@ class PostAnalyzer:
         complete = self._predict(patches, self._nothing(), tokens, np.zeros(len(post.words), bool))
         return OpenedPost(post, tokens, pixels, patches, seen, None, None, complete, notes)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def with_captions(self, opened: OpenedPost, captions: str | Mapping[str, str] | None) -> OpenedPost:
         """The same post with other captions; picture and words are not looked at again."""
         check_captions(captions)
@@ -158,7 +160,7 @@ class PostAnalyzer:
         words = self._mask(len(opened.post.words), ratios["text"], "text", seed)
         hidden = self._mask(self._patches(opened), ratios["image"], "image", seed)
         gone = opened.tokens.missing(words)
-        with torch.inference_mode():
+        with torch.no_grad():
             patches, hidden_row = self._hide(opened, hidden)
             answer = self._predict(patches, hidden_row, opened.tokens, words)
         best = int(answer.fusion[0].argmax())
@@ -179,7 +181,7 @@ class PostAnalyzer:
             captions=opened.captions, overlays=told, image_weight=spro.config.image_weight, ratios=ratios, seed=seed, notes=tuple(notes),
             provenance={"checkpoint": "spro", "data": str(spro.meta.get("data", "unknown"))})
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def curve(self, opened: OpenedPost, seed: int = 0, masks: int = 5) -> PostCurve:
         """The probability of the complete post's class over the share of words and patches missing, under several masks."""
         spro, seed = self.warm().spro, check_seed(seed)
@@ -265,7 +267,7 @@ class PostAnalyzer:
         """Of each stage's caption, and "final": all stages and the predicted class together."""
         spro = self.warm().spro
         maps = image_relevance(spro, patches, hidden, torch.cat([opened.captioned, direction[None]]))
-        with torch.inference_mode():
+        with torch.no_grad():
             similar = (opened.captioned @ spro.encode_image(patches, hidden)[0]).tolist()
         on_face = self._on_faces(opened)
         shares = (maps / maps.sum(1, keepdim=True).clamp(min=1e-12)).numpy()

@@ -91,7 +91,7 @@ def kind_of(name: str) -> str:
 def look(rgb: np.ndarray, expression: ExpressionNet) -> Seen:
     """rgb (H, W, 3) uint8 -> all of it. The same picture gives the same answer."""
     net = efficientnet.load_efficientnet()
-    with torch.inference_mode():
+    with torch.no_grad():
         likely = net.imagenet(net.patches(net.prepare(rgb)[None]))[0].numpy()
     names, kinds = imagenet_names()
     best = np.argsort(-likely, kind="stable")[:MOST_THINGS]
