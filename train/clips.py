@@ -96,17 +96,20 @@ class ClipTask:
         """Fixed clips and masks; the words' features are the same every epoch, so they are computed once."""
         tokens = [self.encoder.tokenize(row.words) for row in transcripts]
         self.valid, self.truth = [], np.array([row.score for row in transcripts])
+        compositions = []
+        for number in range(VALID_COMPOSITIONS):
+            # With fixed compositions, those whose prompts a book holds: they are what train.evaluate measures on.
+            rng = np.random.default_rng([self.seed, number] if self.compositions else [number, 7])
+            clips = [self.valid_composer.clip(t, row.score, rng) for t, row in zip(tokens, transcripts)]
+            compositions.append((clips, self.guidance(clips, [row.words for row in transcripts])))
         cases = [({m: rate for m in MODALITIES}, rate) for rate in VALID_RATES] + [({"text": 1.0, "audio": 0.0, "vision": 0.0}, "text absent")]
         for ratios, name in cases:
             gone = [missing(t.words, ratios["text"], "text", i) for i, t in enumerate(tokens)]
             words = self.encoder.encode(tokens, [t.missing(g) for t, g in zip(tokens, gone)])
-            for composition in range(VALID_COMPOSITIONS):
-                # With fixed compositions, those whose prompts a book holds: they are what train.evaluate measures on.
-                rng = np.random.default_rng([self.seed, composition] if self.compositions else [composition, 7])
-                clips = [self.valid_composer.clip(t, row.score, rng) for t, row in zip(tokens, transcripts)]
+            for clips, prompts in compositions:
                 masks = [token_masks(clip, {m: g if m == "text" else missing(clip.units(m), ratios[m], m, i) for m in MODALITIES})
                          for i, (clip, g) in enumerate(zip(clips, gone))]
-                self.valid.append((name, clips, masks, words, self.guidance(clips, [row.words for row in transcripts])))
+                self.valid.append((name, clips, masks, words, prompts))
 
     def validate(self) -> dict[str, float]:
         return self.measure_valid(self.model)
