@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression
 from msademo.checkpoint import file_hash, read_checkpoint
 from msademo.errors import InputError
-from train.loop import Schedule, best_device, fit
+from train.loop import Schedule, best_device, fit, swap_in, trained_weights
 
 TERMS = "FER2013 (Goodfellow et al. 2013), duplicates across splits removed; research use"
 PROTOCOL = "FER2013 faces of the given split, one 48x48 crop a face, mean over four windows of it, 7 classes"
@@ -250,10 +250,25 @@ def add_arguments(parser) -> None:
     parser.add_argument("--balance", type=float, default=0.5, help="classes weigh frequency ** -BALANCE in the loss")
     parser.add_argument("--augment", type=float, default=1.0, help="strength of the augmentation, 0 to 1")
     parser.add_argument("--start", default=None, help="checkpoint to go on from instead of random weights")
+    parser.add_argument("--average", action="store_true", help="keep the mean of the trained weights and --start's where valid says it is better")
     parser.add_argument("--seed", type=int, default=1111)
 
 
+def averaged(task: FaceTask, start: str) -> bool:
+    """Put the mean of the model's weights and the start's into the model where valid says it is better (Wortsman et al. 2022): both lie in
+    one valley, and the mean lies lower. True if it did."""
+    before = load_expression(start).state_dict()
+    own, score = trained_weights(task.model), task.validate()["score"]
+    swap_in(task.model, {name: ((value.double() + before[name].to(value.device).double()) / 2).to(value.dtype) for name, value in own.items()})
+    if task.validate()["score"] > score:
+        return True
+    swap_in(task.model, own)
+    return False
+
+
 def run(args) -> None:
+    if args.average and not args.start:
+        raise InputError("--average takes the mean with the weights of --start; give that too.")
     if args.batch < 2 or args.balance < 0 or not 0 <= args.augment <= 1:
         raise InputError(f"Batch {args.batch}, balance {args.balance} and augmentation {args.augment} cannot be trained; give "
                          "--batch 2 or more, --balance 0 or more and --augment from 0 to 1.")
@@ -267,8 +282,9 @@ def run(args) -> None:
         before = read_checkpoint(args.start).meta
         settings["start"] = {"sha256": file_hash(args.start), **{key: before.get(key) for key in ("command", "schedule", "settings", "epoch")}}
     fitted = fit(task, schedule, args.work, settings)
+    mean = args.average and averaged(task, args.start)
     metrics = expression_metrics(task.valid.labels, classify(task.model, task.valid.images).argmax(1))
     save_expression(args.out, task.model, metrics={**metrics, "n": len(task.valid.labels), "split": "valid", "protocol": PROTOCOL},
                     data=TERMS, command=shlex.join(["python", "-m", "train", *sys.argv[1:]]), seed=args.seed,
-                    schedule=asdict(schedule), settings=settings, epoch=fitted.epoch)
+                    schedule=asdict(schedule), settings=settings, epoch=fitted.epoch, averaged_with_start=mean)
     print(f"{args.out}: accuracy {metrics['accuracy']:.4f}, macro recall {metrics['macro_recall']:.4f} on valid, epoch {fitted.epoch}")
