@@ -12,7 +12,7 @@ import torch
 from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression, standardise
 from msademo.checkpoint import read_checkpoint, save_checkpoint
 from msademo.errors import InputError
-from train.face import (Augmentation, Faces, FaceTask, augment, class_weights, evaluate_face, expression_metrics, read_faces)
+from train.face import (Augmentation, Faces, FaceTask, augment, averaged, class_weights, evaluate_face, expression_metrics, read_faces)
 from train.loop import Schedule, fit
 
 TINY = ExpressionConfig(widths=(4, 8), blocks=(1, 1), embedding=6)
@@ -194,6 +194,23 @@ def test_training_learns_and_repeats_itself(tmp_path):
     first, second = trained("a"), trained("b")
     assert first.metrics["accuracy"] == 1.0
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_mean_of_two_legs_is_kept_only_where_valid_says_so(tmp_path, monkeypatch, better):
+    torch.manual_seed(0)
+    before = ExpressionNet(TINY)
+    save_expression(tmp_path / "start.safetensors", before)
+    faces = Faces(pictures(4), np.arange(4), tuple("abcd"))
+    task = FaceTask(faces, faces, ExpressionNet(TINY), size=4)
+    own = {name: value.clone() for name, value in task.model.state_dict().items()}
+    scores = iter([0.5, 0.6 if better else 0.4])
+    monkeypatch.setattr(FaceTask, "validate", lambda self: {"score": next(scores)})
+    assert averaged(task, tmp_path / "start.safetensors") is better
+    start = load_expression(tmp_path / "start.safetensors").state_dict()
+    for name, value in task.model.state_dict().items():
+        wanted = (own[name].double() + start[name].double()) / 2 if better else own[name]
+        assert torch.allclose(value.double(), wanted.double(), atol=1e-6 if value.is_floating_point() else 1)
 
 
 @pytest.mark.skipif(not SHIPPED.is_file(), reason="the trained network is not here")
