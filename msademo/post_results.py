@@ -72,10 +72,16 @@ class PostCurve:
     paths: Mapping[str, np.ndarray]
     share: float | None
 
+    def spread(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, lowest and highest (R,) of a path over the masks that left anything of it; NaN where none did."""
+        values = self.paths[name]
+        there = (~np.isnan(values)).sum(0)
+        mean = np.where(there > 0, np.nansum(values, 0) / np.maximum(there, 1), np.nan)
+        return mean, np.fmin.reduce(values), np.fmax.reduce(values)
+
     def to_dict(self) -> dict:
-        told = {}
-        for name, values in self.paths.items():
-            told[name] = {"mean": rounded(values.mean(0)), "low": rounded(values.min(0)), "high": rounded(values.max(0))}
+        pick = lambda values: [None if np.isnan(v) else round(float(v), 4) for v in values]
+        told = {name: dict(zip(("mean", "low", "high"), map(pick, self.spread(name)))) for name in self.paths}
         return {"class": self.label, "rates": [round(float(r), 2) for r in self.rates], "masks": len(self.paths["fusion"]), "share": self.share, **told}
 
 

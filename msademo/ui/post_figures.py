@@ -209,15 +209,16 @@ def curve_figure(curve: PostCurve, ratio: float | None, probability: float | Non
     """
     rates = [round(float(r), 2) for r in curve.rates]
     digits = lambda values: [None if np.isnan(v) else round(float(v), 4) for v in values]
-    fusion = curve.paths["fusion"]
-    low, high = digits(fusion.min(0)), digits(fusion.max(0))
-    data = [{"type": "scatter", "x": rates + rates[::-1], "y": high + low[::-1], "fill": "toself", "fillcolor": BAND, "mode": "lines", "line": {"width": 0},
-             "name": f"range of {len(fusion)} masks", "hoverinfo": "skip"},
-            {"type": "scatter", "x": rates, "y": digits(fusion.mean(0)), "mode": "lines+markers", "line": {"color": LINE, "width": 3}, "name": "together",
+    masks, (mean, low, high) = len(curve.paths["fusion"]), (digits(values) for values in curve.spread("fusion"))
+    there = [i for i, value in enumerate(mean) if value is not None]          # of a post of one word, some masks leave nothing
+    around = [*there, *reversed(there)]
+    data = [{"type": "scatter", "x": [rates[i] for i in around], "y": [*(high[i] for i in there), *(low[i] for i in reversed(there))], "fill": "toself", "fillcolor": BAND, "mode": "lines", "line": {"width": 0},
+             "name": f"range of {masks} masks", "hoverinfo": "skip"},
+            {"type": "scatter", "x": rates, "y": mean, "mode": "lines+markers", "line": {"color": LINE, "width": 3}, "name": "together",
              "hovertemplate": "%{x:.0%} missing: %{y:.0%}<extra></extra>"}]
     for name, (colour, dash) in LINES.items():
         if not np.isnan(curve.paths[name]).all():
-            data.append({"type": "scatter", "x": rates, "y": digits(curve.paths[name].mean(0)), "mode": "lines", "name": f"{NAMES[name].lower()} alone",
+            data.append({"type": "scatter", "x": rates, "y": digits(curve.spread(name)[0]), "mode": "lines", "name": f"{NAMES[name].lower()} alone",
                          "line": {"color": colour, "width": 2, "dash": dash}, "hovertemplate": "%{x:.0%} missing: %{y:.0%}<extra></extra>"})
     if curve.share is not None:
         data.append({"type": "scatter", "x": [0, 1], "y": [round(curve.share, 4)] * 2, "mode": "lines", "name": "always the same answer",
@@ -236,11 +237,12 @@ def curve_figure(curve: PostCurve, ratio: float | None, probability: float | Non
 
 
 def curve_sentence(curve: PostCurve, ratio: float | None, probability: float | None) -> str:
-    fusion = curve.paths["fusion"]
-    mean, spread = np.nanmean(fusion, 0), float(np.nanmax(np.nanmax(fusion, 0) - np.nanmin(fusion, 0)))
-    middle = len(mean) // 2
-    text = (f"Probability of “{curve.label}”, mean of {len(fusion)} masks of words and patches: {mean[0]:.0%} with everything there, {mean[middle]:.0%} at "
-            f"{curve.rates[middle]:.0%} missing, {mean[-1]:.0%} at {curve.rates[-1]:.0%}; masks differ by up to {round(100 * spread)} points.")
+    mean, low, high = curve.spread("fusion")
+    there, middle = np.flatnonzero(~np.isnan(mean)), len(mean) // 2
+    points_at = [i for i in dict.fromkeys((middle, int(there[-1]))) if 0 < i <= there[-1]]
+    later = "".join(f", {mean[i]:.0%} at {curve.rates[i]:.0%} missing" for i in points_at)
+    text = (f"Probability of “{curve.label}”, mean of {len(curve.paths['fusion'])} masks of words and patches: {mean[0]:.0%} with everything there{later}; "
+            f"masks differ by up to {round(100 * float((high - low)[there].max()))} points.")
     if curve.share is not None:
         text += f" {curve.share:.0%} of the training posts are {curve.label} (dashed)."
     if ratio is not None and probability is not None:
