@@ -9,7 +9,7 @@ import statistics
 import time
 from typing import Callable
 
-NAMES = ("clip", "pgmf")
+NAMES = ("clip", "pgmf", "post")
 
 
 def timed(action: Callable[[], object], runs: int) -> dict[str, float]:
