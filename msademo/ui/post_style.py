@@ -19,10 +19,10 @@ POST_CSS = """
 .post-words span, .post-words s { padding: .1rem .2rem; border-radius: 3px; margin-inline-end: .15rem; overflow-wrap: anywhere; }
 .post-words span { background: rgba(31, 134, 201, calc(var(--r, 0) * .6)); }
 .post-left { display: grid; grid-template-columns: minmax(150px, 260px) 1fr; gap: .8rem; align-items: start; }
-.post-tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(215px, 1fr)); gap: .9rem; }
+.post-tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: .9rem; }
 .post-tiles h4 { font-size: .95rem; font-weight: 650; margin: 0 0 .2rem; }
 .post-tiles figure { margin: 0; }
-.post-pic { position: relative; width: 100%; aspect-ratio: var(--shape); max-height: 22rem; background: var(--pic) center / 100% 100%; border-radius: 4px; overflow: hidden; }
+.post-pic { position: relative; width: min(100%, 22rem * var(--shape)); aspect-ratio: var(--shape); min-height: 4px; background: var(--pic) center / 100% 100%; border-radius: 4px; overflow: hidden; }
 .post-pic img, .post-pic svg { position: absolute; left: var(--x); top: var(--y); width: var(--w); height: var(--h); display: block; }
 .post-pic img { opacity: var(--msa-overlay, .6); }
 .post-pic rect { fill: #8a8f98; } .post-pic path { stroke: #6b7079; stroke-width: .06; }

@@ -193,6 +193,8 @@ def build_post_tab(analyzer) -> None:
     page["again"].click(lambda seed: (seed or 0) + 1, page["seed"], page["seed"], queue=False, **quietly)
     then_curve(moving(page["seed"].change, **latest))
 
+    page["image"].input(lambda: "", None, page["note"], queue=False, **quietly)         # what an example is about, another picture is not
+
     outputs = [page["message"], opened, *boxes, *panels]
     written = lambda opened, *values: caption(opened, dict(zip(STAGES, values)), *values[len(STAGES):])
     page["use"].click(guarded(len(outputs))(written), [opened, *boxes, *wishes], outputs, **quietly)
