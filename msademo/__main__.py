@@ -47,7 +47,8 @@ def describe_post(result) -> str:
         path = result.paths[name]
         told = "absent" if path.now is None else ", ".join(f"{c} {percent(p)}" for c, p in zip(result.classes, path.now))
         lines.append(f"  {half} alone: {told}")
-    lines += [f"  words: {int(result.word_missing.sum())} of {len(result.words)} missing", f"  patches: {int(result.patch_missing.sum())} of {len(result.patch_missing)} missing"]
+    for name, gone in (("words", result.word_missing), ("patches", result.patch_missing)):
+        lines.append(f"  {name}: {int(gone.sum())} of {len(gone)} missing")
     if result.captions is not None:
         lines += [f"  {stage} ({result.captions.source}): {text}" for stage, text in zip(("tone", "content", "emotion"), result.captions.texts())]
     return "\n".join(lines + [f"  note: {note}" for note in result.notes])

@@ -72,7 +72,8 @@ def check_captions(given) -> None:
     """What `captions` may be: None, a source, or texts by stage. Refused before any work is done."""
     if given is None or isinstance(given, Mapping) or given in CAPTION_SOURCES:
         return
-    raise InputError(f"Captions must be {', '.join(CAPTION_SOURCES)}, or texts by stage ({', '.join(STAGES)}); {type(given).__name__ if not isinstance(given, str) else repr(given)} is neither.")
+    told = repr(given) if isinstance(given, str) else type(given).__name__
+    raise InputError(f"Captions must be {', '.join(CAPTION_SOURCES)}, or texts by stage ({', '.join(STAGES)}); {told} is neither.")
 
 
 class PostAnalyzer:
@@ -177,7 +178,8 @@ class PostAnalyzer:
             notes.append("No patch of the picture is left, so the answer comes from the words alone.")
         return PostResult(
             classes=spro.classes, paths={name: self._path(name, answer, opened.complete) for name in PATHS}, words=opened.post.words, word_missing=words,
-            word_relevance=relevance, patch_missing=hidden, grid=tuple(spro.image.grid) if size else (0, 0), box=tuple(spro.image.box(*size)) if size else (0, 0, 0, 0),
+            word_relevance=relevance, patch_missing=hidden, grid=tuple(spro.image.grid) if size else (0, 0),
+            box=tuple(spro.image.box(*size)) if size else (0, 0, 0, 0),
             captions=opened.captions, overlays=told, image_weight=spro.config.image_weight, ratios=ratios, seed=seed, notes=tuple(notes),
             provenance={"checkpoint": "spro", "data": str(spro.meta.get("data", "unknown"))})
 

@@ -34,7 +34,8 @@ class Path:
 
     def to_dict(self) -> dict:
         by_class = lambda values: None if values is None else dict(zip(self.classes, rounded(values)))
-        return {"label": self.label, "probabilities": by_class(self.now), "complete_label": self.complete_label, "complete_probabilities": by_class(self.complete)}
+        return {"label": self.label, "probabilities": by_class(self.now),
+                "complete_label": self.complete_label, "complete_probabilities": by_class(self.complete)}
 
 
 @dataclass(frozen=True)

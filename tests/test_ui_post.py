@@ -1,5 +1,6 @@
 """The Post tab: what it draws, its page in a real browser, its endpoint over real HTTP; and the page without a checkpoint for posts."""
 
+import base64
 import importlib.util
 import io
 import json
@@ -92,7 +93,8 @@ def test_overlays_have_a_tile_a_stage_their_captions_and_numbers(analyzer, opene
     for name, overlay in result.overlays.items():
         assert f"patches (concentration {overlay.concentration:.2f})" in drawn and f"{overlay.on_faces:.0%} lies on faces" in drawn
         assert name == "final" or f"caption {overlay.similarity:+.2f}" in drawn
-    tile = np.asarray(Image.open(io.BytesIO(__import__("base64").b64decode(post_figures.heat(result.overlays["tone"], (7, 7)).split(",")[1]))).convert("L")).astype(int)
+    png = base64.b64decode(post_figures.heat(result.overlays["tone"], (7, 7)).split(",")[1])
+    tile = np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int)
     patches = tile.reshape(7, 16, 7, 16).mean((1, 3)).ravel()
     assert np.corrcoef(patches, result.overlays["tone"].relevance)[0, 1] > 0.8           # light where the relevance is
     assert "no captions" in post_figures.overlays(None, analyzer.posts.post(None, "good"))

@@ -119,5 +119,6 @@ def typed_captions(given: Mapping[str, str | None], otherwise: Captions) -> Capt
         return otherwise
     empty = [stage for stage in STAGES if not texts[stage]]
     if empty:
-        notes.append(f"{' and '.join(stage.capitalize() for stage in empty)} {'was' if len(empty) == 1 else 'were'} left empty, so the {otherwise.source} caption is used there.")
+        names, verb = " and ".join(stage.capitalize() for stage in empty), "was" if len(empty) == 1 else "were"
+        notes.append(f"{names} {verb} left empty, so the {otherwise.source} caption is used there.")
     return Captions(*(texts[stage] or getattr(otherwise, stage) for stage in STAGES), "typed", " ".join(notes))

@@ -38,7 +38,8 @@ def points(value: float) -> str:
 
 
 def _bar(path: Path, values: np.ndarray, kind: str = "") -> str:
-    parts = "".join(f'<i class="post-{name}" style="--p:{value:.4f}">{f"{value:.0%}" if value >= 0.09 and not kind else ""}</i>' for name, value in zip(path.classes, values))
+    told = lambda value: f"{value:.0%}" if value >= 0.09 and not kind else ""
+    parts = "".join(f'<i class="post-{name}" style="--p:{value:.4f}">{told(value)}</i>' for name, value in zip(path.classes, values))
     return f'<div class="post-bar {kind}">{parts}</div>'
 
 
@@ -53,7 +54,8 @@ def path_row(name: str, path: Path) -> str:
         gone = "absent" if path.complete is None else "all taken away"
         return f'<div class="post-path"><span>{title}</span><div class="msa-small">{gone}</div><b></b></div>'
     label = f"{title}: {_told(path, path.now)}. Complete post: {_told(path, path.complete)}."
-    return (f'<div class="post-path"><span>{title}</span><div role="img" aria-label="{html.escape(label)}">{_bar(path, path.now)}{_bar(path, path.complete, "post-before")}</div>'
+    bars = _bar(path, path.now) + _bar(path, path.complete, "post-before")
+    return (f'<div class="post-path"><span>{title}</span><div role="img" aria-label="{html.escape(label)}">{bars}</div>'
             f"<b>{path.label} {path.now.max():.0%}</b></div>")
 
 
@@ -61,7 +63,8 @@ def answer(result: PostResult) -> str:
     key = "".join(f'<span class="post-key post-{name}"></span>{name}' for name in result.classes)
     rows = "".join(path_row(name, result.paths[name]) for name in ("fusion", "image", "text"))
     return (f'<section class="msa" aria-live="polite"><div class="msa-score"><b>{result.label}</b><span>{result.probability:.0%}</span>'
-            f'<small class="msa-small">{key}; thin bar: the complete post</small></div>{rows}<p class="msa-say">{html.escape(change_sentence(result))}</p></section>')
+            f'<small class="msa-small">{key}; thin bar: the complete post</small></div>{rows}'
+            f'<p class="msa-say">{html.escape(change_sentence(result))}</p></section>')
 
 
 def change_sentence(result: PostResult) -> str:
@@ -79,7 +82,8 @@ def change_sentence(result: PostResult) -> str:
         return said
     if image.label == text.label:
         return f"{said} Picture and words agree."
-    return f"{said} Picture and words disagree: {image.label} against {text.label}; the picture counts {result.image_weight:.0%}, the words {1 - result.image_weight:.0%}."
+    weights = f"the picture counts {result.image_weight:.0%}, the words {1 - result.image_weight:.0%}"
+    return f"{said} Picture and words disagree: {image.label} against {text.label}; {weights}."
 
 
 # ---- what is missing ---------------------------------------------------------------------------------------------------
@@ -162,7 +166,8 @@ def overlay_sentence(overlay: Overlay, patches: int) -> str:
         return "Nothing in the picture raises it."
     parts = [] if overlay.similarity is None else [f"Similarity of picture and caption {overlay.similarity:+.2f}"]
     parts.append(f"half of the relevance lies on {overlay.half} of {patches} patches (concentration {overlay.concentration:.2f})")
-    parts.append("there is no face" if overlay.on_faces is None else f"{overlay.on_faces:.0%} lies on faces, which cover {overlay.face_area:.0%} of the picture")
+    parts.append("there is no face" if overlay.on_faces is None else
+                 f"{overlay.on_faces:.0%} lies on faces, which cover {overlay.face_area:.0%} of the picture")
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."
 
@@ -179,7 +184,8 @@ def overlays(picture: np.ndarray | None, result: PostResult) -> str:
         quote = f"All stages and the class “{result.label}” together" if name == "final" else getattr(result.captions, name)
         sentence = overlay_sentence(overlay, patches)
         label = html.escape(f"{name.capitalize()}: where in the picture it comes from. {sentence}")
-        tiles.append(f'<figure><h4>{name.capitalize()}</h4><div class="post-pic" role="img" aria-label="{label}"><img alt="" src="{heat(overlay, result.grid)}">{_hidden(result)}</div>'
+        tiles.append(f'<figure><h4>{name.capitalize()}</h4>'
+                     f'<div class="post-pic" role="img" aria-label="{label}"><img alt="" src="{heat(overlay, result.grid)}">{_hidden(result)}</div>'
                      f'<p class="post-quote" dir="auto">{html.escape(quote)}</p><figcaption>{html.escape(sentence)}</figcaption></figure>')
     return f'<div class="msa post-tiles" style="{_laid_under(picture, result)}">{"".join(tiles)}</div>'
 
@@ -212,8 +218,8 @@ def curve_figure(curve: PostCurve, ratio: float | None, probability: float | Non
     masks, (mean, low, high) = len(curve.paths["fusion"]), (digits(values) for values in curve.spread("fusion"))
     there = [i for i, value in enumerate(mean) if value is not None]          # of a post of one word, some masks leave nothing
     around = [*there, *reversed(there)]
-    data = [{"type": "scatter", "x": [rates[i] for i in around], "y": [*(high[i] for i in there), *(low[i] for i in reversed(there))], "fill": "toself", "fillcolor": BAND, "mode": "lines", "line": {"width": 0},
-             "name": f"range of {masks} masks", "hoverinfo": "skip"},
+    data = [{"type": "scatter", "x": [rates[i] for i in around], "y": [*(high[i] for i in there), *(low[i] for i in reversed(there))],
+             "fill": "toself", "fillcolor": BAND, "mode": "lines", "line": {"width": 0}, "name": f"range of {masks} masks", "hoverinfo": "skip"},
             {"type": "scatter", "x": rates, "y": mean, "mode": "lines+markers", "line": {"color": LINE, "width": 3}, "name": "together",
              "hovertemplate": "%{x:.0%} missing: %{y:.0%}<extra></extra>"}]
     for name, (colour, dash) in LINES.items():

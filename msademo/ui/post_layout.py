@@ -71,7 +71,8 @@ def results() -> dict:
             parts["told"] = gr.HTML(elem_id="post-told")
             with gr.Row():
                 parts["use"] = gr.Button("Use these captions", size="sm", elem_id="post-use")
-                parts["writer"] = gr.Dropdown([(WRITERS[name], name) for name in CAPTION_SOURCES], value="offline", label="Written", min_width=260, elem_id="post-writer")
+                parts["writer"] = gr.Dropdown([(WRITERS[name], name) for name in CAPTION_SOURCES], value="offline", label="Written", min_width=260,
+                                              elem_id="post-writer")
                 parts["write"] = gr.Button("Write them again", size="sm", elem_id="post-write")
         title("How well it holds out")
         parts["curve"] = gr.Plot(show_label=False, container=False, elem_id="post-curve", elem_classes="msa-plot")
