@@ -89,17 +89,29 @@ def rainy_street(seed: int = 7) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     glow = np.exp(-np.hypot(x - lamp[0], y - lamp[1]) / 34)[..., None] + 0.45 * np.exp(-np.hypot((x - lamp[0]) * 2.6, (y - 322) * 0.55) / 30)[..., None]
     picture += 150 * glow * np.array([0.45, 0.75, 0.95])
-    figure = picture.copy()                                     # somebody walking away under an umbrella
-    cv2.ellipse(figure, (292, 232), (17, 10), 0, 180, 360, (7, 7, 7), -1)
-    cv2.rectangle(figure, (286, 232), (298, 268), (8, 8, 8), -1)
-    cv2.line(figure, (289, 268), (288, 284), (8, 8, 8), 3), cv2.line(figure, (295, 268), (297, 284), (8, 8, 8), 3)
-    picture = cv2.GaussianBlur(figure, (0, 0), 0.8)
+    walker(picture)
+    picture = cv2.GaussianBlur(picture, (0, 0), 0.8)
     drops = np.zeros((height, width), np.float32)
-    for _ in range(520):
+    for _ in range(300):
         at, length = rng.uniform((0, 0), (width, height)), rng.uniform(8, 22)
-        cv2.line(drops, tuple(int(v) for v in at), (int(at[0] - length * 0.25), int(at[1] + length)), float(rng.uniform(10, 34)), 1, cv2.LINE_AA)
+        cv2.line(drops, tuple(int(v) for v in at), (int(at[0] - length * 0.25), int(at[1] + length)), float(rng.uniform(6, 22)), 1, cv2.LINE_AA)
     picture += cv2.GaussianBlur(drops, (0, 0), 0.6)[..., None] + rng.normal(0, 2.5, picture.shape)
     return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def walker(picture: np.ndarray) -> None:
+    """Draws somebody from behind, walking away under an umbrella."""
+    coat, umbrella, edge = (13, 12, 12), (58, 46, 66), (98, 84, 104)
+    cv2.fillPoly(picture, [np.array([(262, 236), (298, 236), (308, 312), (252, 312)])], coat)
+    for left in (262, 284):
+        cv2.rectangle(picture, (left, 310), (left + 13, 342), (9, 9, 9), -1)
+    cv2.circle(picture, (280, 222), 14, coat, -1)
+    cv2.line(picture, (293, 160), (293, 262), edge, 3)
+    cv2.ellipse(picture, (293, 212), (72, 58), 0, 180, 360, umbrella, -1)
+    for centre in (-54, -18, 18, 54):                           # the scalloped rim
+        cv2.ellipse(picture, (293 + centre, 213), (18, 9), 0, 180, 360, (20, 16, 16), -1)
+    for x in (-72, -36, 0, 36, 72):                             # the ribs
+        cv2.line(picture, (293, 154), (293 + x, 212), edge, 1, cv2.LINE_AA)
 
 
 def listing() -> list[dict[str, str]]:
