@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, replace
+from functools import cache as cache_results
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from msademo.features.text import load_text_encoder
 from msademo.guidance.prompt import typed_prompt
 from msademo.models.pgmf import PGMF, PGMFConfig
 from msademo.registry import load_fusion
-from train import clips, evaluate as evaluation, guidance, loop
+from train import clips, evaluate as evaluation, guidance, loop, pgmf_ablation
 from train.__main__ import main
 from train.pgmf import BATCH, StudentTask, load_teacher, students_of
 from train.words import Masking
@@ -26,9 +27,9 @@ from train.words import Masking
 def one_encoder():
     """Each command loads the text encoder; here they share it, and the bench is small."""
     with pytest.MonkeyPatch.context() as patch:
-        loaded = {}
+        loader = cache_results(load_text_encoder)
         for module in (clips, evaluation, guidance):
-            patch.setattr(module, "load_text_encoder", lambda path: loaded.setdefault(path, load_text_encoder(path)))
+            patch.setattr(module, "load_text_encoder", loader)
             if module is not clips:
                 patch.setattr(module, "COMPOSITIONS", 2)
         patch.setattr(guidance, "BENCH_COMPOSITIONS", 2)
@@ -58,7 +59,7 @@ def command(name, shared, folder, *more, out="model.safetensors"):
 @pytest.fixture(scope="module")
 def teacher(shared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    assert main(command("pgmf-teacher", shared, folder)) == 0
+    assert main(command("pgmf-teacher", shared, folder, "--epochs", "1")) == 0
     return folder / "model.safetensors"
 
 
@@ -132,12 +133,15 @@ def test_missing_book_is_refused(shared, tmp_path, capsys):
     assert "train guidance" in capsys.readouterr().err
 
 
-def test_ablation_trains_every_variant_in_one_pass(shared, teacher, tmp_path):
+def test_ablation_trains_its_variants_in_one_pass(shared, teacher, tmp_path, monkeypatch):
+    assert list(pgmf_ablation.VARIANTS.values()) == [{}, {"alpha": 0.0}, {"beta": 0.0}, {"alpha": 0.0, "beta": 0.0}]
+    for name in ("without L_attn", "without L_fusion"):
+        monkeypatch.delitem(pgmf_ablation.VARIANTS, name)
     folder = tmp_path / "students"
     arguments = command("pgmf-ablation", shared, tmp_path, "--teacher", str(teacher), "--seeds", "1", "2", "--students", str(folder), "--epochs", "1", out="out.json")
     assert main(arguments) == 0
     report, table = json.loads((tmp_path / "out.json").read_text()), (tmp_path / "out.md").read_text()
-    assert len(list(folder.glob("*.safetensors"))) == len(report["students"]) == 8
+    assert len(list(folder.glob("*.safetensors"))) == len(report["students"]) == 4
     for variant, row in report["variants"].items():
         assert variant in table
         for figure in ("mae@0.0", "acc2@0.0", "corr@0.0", "js"):
