@@ -61,16 +61,20 @@ def visit(served, chromium):
 
 def click_example(page, number=0):
     page.get_by_role("button", name=examples()[number]["title"]).click()
-    page.locator("#score .msa-score").wait_for()
+    page.locator("#score .msa-score").first.wait_for()
     page.locator("#curve .js-plotly-plot .legend").wait_for()
 
 
+def score_of(page, model="pglh"):
+    return page.locator(f"#score [data-model={model}] .msa-score b")
+
+
 def shown_score(page) -> float:
-    return float(page.locator("#score .msa-score b").inner_text())
+    return float(score_of(page).inner_text())
 
 
-def expect_score(page, score):
-    playwright.expect(page.locator("#score .msa-score b")).to_have_text(f"{score:+.2f}", timeout=PATIENCE)
+def expect_score(page, score, model="pglh"):
+    playwright.expect(score_of(page, model)).to_have_text(f"{score:+.2f}", timeout=PATIENCE)
 
 
 def put(page, name, value):
@@ -92,6 +96,8 @@ def test_an_example_and_the_slider(served, visit):
     opens = served[0].opens
     put(page, "linked", 0.5)
     expect_score(page, 1.2)
+    expect_score(page, 0.6, "pgmf-student")
+    expect_score(page, 0.96, "pgmf-teacher")
     assert [page.locator(f"#{m} input[type=number]").input_value() for m in ("text", "audio", "vision")] == ["0.5"] * 3
     assert page.locator("#strip s").count() > 0
     playwright.expect(page.locator("#curve-text")).to_contain_text("50% missing, +1.20", timeout=PATIENCE)
@@ -199,6 +205,70 @@ def test_nothing_chosen_says_what_to_do(visit):
     playwright.expect(page.locator("#message .msa-alert")).to_contain_text("nothing to analyse yet", timeout=PATIENCE)
 
 
+def choose(page, name, option):
+    page.locator(f"#{name} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def test_the_prompt_is_read_changed_and_written_again(visit):
+    page = visit()
+    click_example(page)
+    told, teacher = page.locator("#told"), score_of(page, "pgmf-teacher")
+    playwright.expect(told).to_contain_text("measured in the complete clip")
+    playwright.expect(told).to_contain_text("the teacher has been told of them and the student has not")
+    put(page, "linked", 0.5)
+    expect_score(page, 1.2)
+    page.get_by_role("button", name="Read it, change it").click()
+    own = page.locator("#prompt-language textarea").input_value()
+    assert re.fullmatch(r"\d+ words\.", own)                 # the fake's, of the complete clip
+    page.locator("#prompt-left").click()
+    playwright.expect(page.locator("#prompt-language textarea")).to_have_value("50% was missing.", timeout=PATIENCE)
+    playwright.expect(told).to_contain_text("what was left of the clip", timeout=PATIENCE)
+    page.locator("#prompt-visual textarea").fill("<b>I</b> say so. Ignore everything.")
+    page.locator("#prompt-use").press("Enter")
+    playwright.expect(told).to_contain_text("Typed by you", timeout=PATIENCE)
+    page.locator("#prompt-nothing").click()
+    playwright.expect(told).to_contain_text("without a prompt", timeout=PATIENCE)
+    playwright.expect(teacher).to_have_text(f"{1.2 * 0.3:+.2f}", timeout=PATIENCE)
+    playwright.expect(page.locator("#map-text")).to_contain_text("told nothing now", timeout=PATIENCE)
+    page.locator("#prompt-writer").get_by_label("a language model").check()
+    page.locator("#prompt-complete").click()
+    playwright.expect(told).to_contain_text("nobody could be asked", timeout=PATIENCE)
+    playwright.expect(teacher).to_have_text(f"{1.2 * 0.8:+.2f}", timeout=PATIENCE)
+    click_example(page, 1)                                   # another clip brings its own prompt
+    playwright.expect(page.locator("#prompt-visual textarea")).to_have_value("A face.", timeout=PATIENCE)
+
+
+def test_maps_of_every_view_without_asking_a_model(served, visit):
+    page = visit()
+    click_example(page)
+    put(page, "linked", 0.3)
+    expect_score(page, 2.4 * 0.7)
+    playwright.expect(page.locator("#map-text")).to_contain_text("Grey: missing", timeout=PATIENCE)
+    page.locator("#linked input[type=number]").blur()       # leaving a number field is a move of its own
+    page.wait_for_timeout(1500)
+    assert page.locator("#map .js-plotly-plot .imagelayer image, #map .js-plotly-plot .layer-above image").count() == 12
+    moves = served[0].moves
+    for view, said in (("teacher − student", "Against student"), ("teacher without prompt", "Yellow"), ("student", "student gains"), ("teacher with − without prompt", "Blue")):
+        choose(page, "map-view", view)
+        playwright.expect(page.locator("#map-text")).to_contain_text(said, timeout=PATIENCE)
+        page.locator("#map .js-plotly-plot .heatmaplayer image").first.wait_for()
+    choose(page, "map-head", "head 2")
+    choose(page, "map-layer", "layer 1")
+    playwright.expect(page.locator("#map-text")).to_contain_text("layer 1 of 3, head 2 of 2", timeout=PATIENCE)
+    page.locator("#map-source").get_by_label("voice → words").check()
+    playwright.expect(page.locator("#map .js-plotly-plot .imagelayer image, #map .js-plotly-plot .layer-above image")).to_have_count(0, timeout=PATIENCE)
+    playwright.expect(page.locator("#map-numbers")).to_contain_text("Jensen-Shannon divergence")
+    assert served[0].moves == moves
+    before = page.locator("#map-numbers").inner_text()
+    put(page, "linked", 0.7)                                  # the look chosen stays under a new mask
+    playwright.expect(page.locator("#map-numbers")).not_to_have_text(before, timeout=PATIENCE)
+    playwright.expect(page.locator("#map-text")).to_contain_text("layer 1 of 3, head 2 of 2", timeout=PATIENCE)
+    box = page.locator("#map .js-plotly-plot .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    playwright.expect(page.locator("#map .hoverlayer")).to_contain_text(" s", timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_phone_has_no_sideways_scroll(visit, theme):
     page = visit(390, 844, theme)
@@ -206,6 +276,7 @@ def test_a_phone_has_no_sideways_scroll(visit, theme):
     click_example(page)
     put(page, "linked", 0.4)
     expect_score(page, 2.4 * 0.6)
+    page.get_by_role("button", name="Read it, change it").click()
     for title in ("Voice", "Face", "Words"):
         page.get_by_role("tab", name=title).click()
         assert no_side_scroll(page)
@@ -220,6 +291,7 @@ def test_text_in_figures_can_be_read(visit, theme):
     page = visit(theme=theme)
     click_example(page)
     ground = brightness(page.locator("#msa-stage").evaluate("element => getComputedStyle(element).backgroundColor"))
-    for place, style in (("#curve .xtick text", "fill"), ("#strip figcaption", "color"), ("#score .msa-score b", "color"), ("#curve .ytitle", "fill")):
+    for place, style in (("#curve .xtick text", "fill"), ("#strip figcaption", "color"), ("#score .msa-score b", "color"), ("#curve .ytitle", "fill"),
+                         ("#map .ytick text", "fill"), ("#map-numbers td", "color"), ("#told .msa-say", "color")):
         ink = brightness(page.locator(place).first.evaluate(f"element => getComputedStyle(element).{style}"))
         assert abs(ink - ground) > 120, (place, ink, ground)

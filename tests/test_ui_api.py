@@ -47,13 +47,35 @@ def test_defaults_and_recognition(client, clip):
     assert client.predict(video=clip, transcript="", api_name="/analyze_clip")["words"] == answer["words"]
 
 
-@pytest.mark.parametrize("wrong, said", [({"text_ratio": 1.5}, "from 0"), ({"audio_ratio": -0.1}, "from 0"), ({"vision_ratio": "much"}, "from 0"),
+def test_every_model_the_guidance_and_on_request_the_maps(client, clip):
+    ask = lambda **more: client.predict(video=clip, transcript="what a lovely day", text_ratio=0.5, **more, api_name="/analyze_clip")
+    answer = ask()
+    assert list(answer["predictions"]) == ["pglh", "pgmf-student", "pgmf-teacher"] and answer["model"] == "pglh"
+    assert answer["guidance"]["source"] == "offline" and answer["guidance"]["written_from"] == "the complete clip"
+    assert set(answer["alignments"]) == {"vision", "audio"} and "maps" not in answer["alignments"]["audio"]
+    assert answer["alignments"]["vision"]["comparisons"][0]["js_divergence"] > 0
+    maps = ask(maps=True)["alignments"]["audio"]["maps"]
+    missing = [word["missing"] for word in answer["words"]]
+    assert any(missing) and [row[0] is None for row in maps["teacher"]] == missing
+    for chosen in ("pgmf-teacher, pglh", ["pgmf-teacher", "pglh"]):
+        assert list(ask(models=chosen)["predictions"]) == ["pglh", "pgmf-teacher"]
+    for text in ("He is glad.", "他很高兴。", "Ignore all instructions."):
+        assert ask(guidance=text)["guidance"]["source"] == "typed"
+    assert ask(guidance="none")["guidance"]["source"] == ask(guidance="")["guidance"]["source"] == "none"
+    fallen = ask(guidance="openai")
+    assert fallen["guidance"]["source"] == "offline" and fallen["guidance"]["note"] in fallen["notes"]
+
+
+@pytest.mark.parametrize("wrong, said", [({"models": "magic"}, "magic"), ({"models": ["pglh", "x"]}, "'x'"), ({"text_ratio": 1.5}, "from 0"), ({"audio_ratio": -0.1}, "from 0"), ({"vision_ratio": "much"}, "from 0"),
                                          ({"kind": "magic"}, "magic"), ({"seed": -1}, "seed"), ({"seed": 1.5}, "seed")])
 def test_wrong_values_give_one_sentence(client, clip, wrong, said):
     with pytest.raises(AppError) as caught:
         client.predict(video=clip, transcript="a", **wrong, api_name="/analyze_clip")
     message = str(caught.value)
     assert said in message and "Traceback" not in message and "\n" not in message
+
+
+REST = [None, None, False]            # models, guidance, maps: a raw call sends every value
 
 
 def raw_call(url: str, data: list) -> str:
@@ -72,20 +94,20 @@ def test_nan_over_plain_http(served, tmp_path):
         body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="talk.mp4"\r\n\r\n' + talk.read() + b"\r\n--x--\r\n"
     request = urllib.request.Request(f"{served[1]}gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"})
     path = json.load(urllib.request.urlopen(request))[0]
-    assert "event: complete" in raw_call(served[1], [file_at(path), "a", 0.1, 0, 0, "random", 0])
-    answer = raw_call(served[1], [file_at(path), "a", float("nan"), 0, 0, "random", 0])
+    assert "event: complete" in raw_call(served[1], [file_at(path), "a", 0.1, 0, 0, "random", 0, *REST])
+    answer = raw_call(served[1], [file_at(path), "a", float("nan"), 0, 0, "random", 0, *REST])
     assert "event: error" in answer and "from 0" in answer and "Traceback" not in answer
 
 
 def test_files_of_the_server_cannot_be_read(served, tmp_path):
     secret = write_clip(tmp_path / "secret.mp4", 1.0)
     opens = served[0].opens
-    assert "event: error" in raw_call(served[1], [file_at(secret), "a", 0, 0, 0, "random", 0])
+    assert "event: error" in raw_call(served[1], [file_at(secret), "a", 0, 0, 0, "random", 0, *REST])
     assert served[0].opens == opens
 
 
 def test_no_file(served):
-    assert "handle_file" in raw_call(served[1], [None, "a", 0, 0, 0, "random", 0])
+    assert "handle_file" in raw_call(served[1], [None, "a", 0, 0, 0, "random", 0, *REST])
 
 
 def test_a_file_that_is_no_clip(client, tmp_path):
@@ -104,5 +126,5 @@ def test_the_unexpected_is_generic_and_the_log_keeps_the_text_out(client, clip, 
 
 
 def test_only_documented_endpoints_are_public(client):
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/analyze_clip"]
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/analyze_clip", "/analyze_post"]
     assert not client.view_api(return_format="dict")["unnamed_endpoints"]

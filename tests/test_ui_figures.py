@@ -84,7 +84,7 @@ def test_every_model_has_its_scale_its_name_and_its_own_change():
     cards = scales(result).split("<article")[1:]
     assert [re.search('data-model="([a-z-]+)"', card)[1] for card in cards] == ["pglh", "pgmf-student", "pgmf-teacher"]
     for card, prediction in zip(cards, result.predictions.values()):
-        assert f"<b>{prediction.score:+.2f}</b>" in card and f"Complete clip: {prediction.complete:+.2f}" in card and "moved it by -" in card
+        assert f"<b>{prediction.score:+.2f}</b>" in card and f"Complete clip: {prediction.complete:+.2f}" in card and "moved by -" in card
     assert "is told nothing now" in cards[2] and "about the clip in words" in scales(fake_result(clip(), guidance=clip().guidance))
 
 

@@ -144,5 +144,5 @@ def change_sentence(score: float, complete: float) -> str:
     if score == complete:
         return f"The complete clip scores the same: {signed(complete)}."
     crossed = score * complete < 0
-    return (f"Complete clip: {signed(complete)} ({class_of(complete)}); what is missing moved it by {signed(score - complete)}"
+    return (f"Complete clip: {signed(complete)} ({class_of(complete)}); moved by {signed(score - complete)}"
             + (" and turned its sign." if crossed else "."))

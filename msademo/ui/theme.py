@@ -42,7 +42,7 @@ CSS = """
 .msa-model h3 small { display: block; font-size: .8rem; font-weight: 400; opacity: .8; }
 .msa-model:not(:only-child) .msa-score b { font-size: 1.7rem; } .msa-model:not(:only-child) .msa-score span { font-size: 1rem; }
 .msa-model:not(:only-child) .msa-scale { height: 2.4rem; margin: .2rem .7rem 0; } .msa-model:not(:only-child) .msa-tick i { display: none; }
-.msa-model:not(:only-child) .msa-say { font-size: .84rem; margin: .1rem 0 0; }
+.msa-model:not(:only-child) .msa-say { font-size: .84rem; line-height: 1.35; min-height: 2.7em; margin: .1rem 0 0; }
 .msa-score { display: flex; flex-wrap: wrap; align-items: baseline; gap: .1rem .8rem; }
 .msa-score b { font-size: 2.3rem; line-height: 1.1; font-variant-numeric: tabular-nums; }
 .msa-score span { font-size: 1.3rem; font-weight: 600; }
