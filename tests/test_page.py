@@ -264,8 +264,7 @@ def test_maps_of_every_view_without_asking_a_model(served, visit):
     put(page, "linked", 0.7)                                  # the look chosen stays under a new mask
     playwright.expect(page.locator("#map-numbers")).not_to_have_text(before, timeout=PATIENCE)
     playwright.expect(page.locator("#map-text")).to_contain_text("layer 1 of 3, head 2 of 2", timeout=PATIENCE)
-    box = page.locator("#map .js-plotly-plot .nsewdrag").first.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator("#map .js-plotly-plot .nsewdrag").first.hover()
     playwright.expect(page.locator("#map .hoverlayer")).to_contain_text(" s", timeout=PATIENCE)
 
 
