@@ -33,7 +33,8 @@ def describe(result) -> str:
         state = f"{int(view.missing.sum())} of {len(view.missing)} missing" if view.present else "absent from the clip"
         lines.append(f"  {name}: {state}")
     if result.guidance is not None:
-        told = "nothing" if result.guidance.prompt is None else f"{result.guidance.source} prompt, written from {result.guidance.written_from}"
+        source = result.guidance.source
+        told = {"none": "nothing", "typed": "a typed prompt"}.get(source, f"{source} prompt, written from {result.guidance.written_from}")
         lines.append(f"  the teacher was told: {told}")
     return "\n".join(lines + [f"  note: {note}" for note in result.notes])
 
