@@ -126,12 +126,12 @@ class ClipTask:
         return {"score": -float(np.mean([value for key, value in means.items() if key.startswith("mae")])), **means}
 
 
-def train_clips(name: str, build, config_of, args, schedule: Schedule, masking: Masking, batch: int = 64, options: str = "") -> Fitted:
+def train_clips(name: str, build, config_of, args, schedule: Schedule, masking: Masking, batch: int = 64) -> Fitted:
     """Train, then write the checkpoint with all it needs to be used. `config_of(model)` is the model's config as a dict."""
     task = ClipTask(name, build, args.data, args.text, args.face, args.cache, masking, Composition(), args.seed, batch)
     settings = clip_settings(args, masking, batch, config=config_of(task.model))
     best = fit(task, schedule, args.work, settings)
-    save_clip_model(args.out, task, name, config_of(task.model), task.model, best, best.metrics, args, schedule, settings, options)
+    save_clip_model(args.out, task, name, config_of(task.model), task.model, best, best.metrics, args, schedule, settings)
     return best
 
 

@@ -13,12 +13,8 @@ from train.words import Masking
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_clip_arguments(parser, "pglh", epochs=8, lr=1e-3)
-    parser.add_argument("--dropout", type=float, default=PGLHConfig.dropout)
-    parser.add_argument("--text-noise", type=float, default=PGLHConfig.text_noise, help="deviation of the noise on text features in training")
 
 
 def run(args: argparse.Namespace) -> None:
     schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, ema=0.995, seed=args.seed)
-    build = lambda dims: PGLH(PGLHConfig(dims=dims, dropout=args.dropout, text_noise=args.text_noise))
-    train_clips("pglh", build, lambda model: asdict(model.config), args, schedule, Masking(),
-                options=f" --dropout {args.dropout} --text-noise {args.text_noise}")
+    train_clips("pglh", lambda dims: PGLH(PGLHConfig(dims=dims)), lambda model: asdict(model.config), args, schedule, Masking())
