@@ -40,16 +40,17 @@ def kinds_of(kind: str | Mapping[str, str]) -> dict[str, str]:
     return chosen
 
 
-def ratios_of(given: Mapping[str, float] | float | None) -> dict[str, float]:
-    """A ratio a modality; one number holds for all, what is not named loses nothing."""
+def ratios_of(given: Mapping[str, float] | float | None, parts: Iterable[str] = MODALITIES) -> dict[str, float]:
+    """A ratio a part (a clip's modalities, or the halves of a post); one number holds for all, what is not named loses nothing."""
+    parts = tuple(parts)
     if given is None:
         given = {}
     if not isinstance(given, Mapping):
-        given = dict.fromkeys(MODALITIES, given)
-    unknown = set(given) - set(MODALITIES)
+        given = dict.fromkeys(parts, given)
+    unknown = set(given) - set(parts)
     if unknown:
-        raise InputError(f"There is no modality {sorted(unknown, key=str)[0]!r}; choose among {', '.join(MODALITIES)}.")
-    return {m: check_ratio(given.get(m, 0.0), f"The missing ratio of {m}") for m in MODALITIES}
+        raise InputError(f"There is no {sorted(unknown, key=str)[0]!r} that could be missing; choose among {', '.join(parts)}.")
+    return {part: check_ratio(given.get(part, 0.0), f"The missing ratio of {part}") for part in parts}
 
 
 def models_of(given: str | Iterable[str] | None) -> tuple[str, ...] | None:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from msademo.backbones.expression import ExpressionNet, load_expression
-from msademo.corruption import check_ratio, check_seed, missing
+from msademo.corruption import check_seed, missing
 from msademo.errors import InputError
 from msademo.features.picture import Seen, look
 from msademo.features.text import TextTokens
 from msademo.guidance.chat import Chat, ChatSettings, has_key
 from msademo.guidance.posts import CAPTION_SOURCES, Captions, stage_captions, typed_captions
 from msademo.models.spro import SPRO, STAGES, Prediction
+from msademo.options import ratios_of
 from msademo.post import Post, load_post, replace_text
 from msademo.post_overlays import face_cover, overlay
 from msademo.post_results import PATHS, Overlay, Path, PostCurve, PostResult
@@ -54,18 +55,6 @@ class OpenedPost:
     captioned: torch.Tensor | None
     complete: Prediction
     notes: tuple[str, ...]
-
-
-def post_ratios(given: Mapping[str, float] | float | None) -> dict[str, float]:
-    """A ratio a half of the post; one number holds for both, what is not named loses nothing."""
-    if given is None:
-        given = {}
-    if not isinstance(given, Mapping):
-        given = dict.fromkeys(HALVES, given)
-    unknown = set(given) - set(HALVES)
-    if unknown:
-        raise InputError(f"A post has no {sorted(unknown, key=str)[0]!r}; choose among {', '.join(HALVES)}.")
-    return {half: check_ratio(given.get(half, 0.0), f"The missing ratio of the {half}") for half in HALVES}
 
 
 def check_captions(given) -> None:
@@ -157,7 +146,7 @@ class PostAnalyzer:
 
         overlays: also where similarities and answer come from; they cost more than the answer itself.
         """
-        spro, ratios, seed = self.warm().spro, post_ratios(missing), check_seed(seed)
+        spro, ratios, seed = self.warm().spro, ratios_of(missing, HALVES), check_seed(seed)
         words = self._mask(len(opened.post.words), ratios["text"], "text", seed)
         hidden = self._mask(self._patches(opened), ratios["image"], "image", seed)
         gone = opened.tokens.missing(words)
@@ -209,7 +198,7 @@ class PostAnalyzer:
     def post(self, image, text: str | None = None, missing: Mapping[str, float] | float | None = None, seed: int = 0,
              captions: str | Mapping[str, str] | None = None) -> PostResult:
         """Open a post and analyse it once; see `open` and `analyze`. Wrong ratios are refused before anything is read."""
-        post_ratios(missing), check_seed(seed), check_captions(captions)
+        ratios_of(missing, HALVES), check_seed(seed), check_captions(captions)
         return self.analyze(self.open(image, text, captions), missing, seed)
 
     # ---- masks and models --------------------------------------------------------------------------------------------------
