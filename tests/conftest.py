@@ -24,6 +24,7 @@ from tests.post_support import write_spro
 from tests.synthetic import make_data, untrained
 
 ROOT = Path(__file__).resolve().parent.parent
+WORDS = "I really loved this movie! The story is wonderful, the actors are brilliant."
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +63,15 @@ def post_checkpoints(tmp_path_factory) -> Path:
     shutil.copy(ROOT / "checkpoints" / "face.safetensors", folder)
     write_spro(folder / "spro.safetensors")
     return folder
+
+
+@pytest.fixture(scope="module")
+def analyzer(checkpoints):
+    from msademo.analyzer import Analyzer       # seconds that most test modules need not wait
+    return Analyzer(checkpoints)
+
+
+@pytest.fixture(scope="module")
+def opened(analyzer):
+    """The happy example, taken apart by the untrained models."""
+    return analyzer.open(ROOT / "examples" / "happy.mp4", WORDS)

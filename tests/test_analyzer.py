@@ -14,21 +14,10 @@ from msademo import shelf
 from msademo.corruption import KINDS, MODALITIES
 from msademo.errors import InputError
 from msademo.options import SIGNAL_KINDS, kinds_of, models_of, ratios_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WORDS
 from tests.mediafiles import write_media
 
-WORDS = "I really loved this movie! The story is wonderful, the actors are brilliant."
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nwhat a film\n\n2\n00:00:03,000 --> 00:00:04,000\nnever again\n"
-
-
-@pytest.fixture(scope="module")
-def analyzer(checkpoints) -> Analyzer:
-    return Analyzer(checkpoints)
-
-
-@pytest.fixture(scope="module")
-def opened(analyzer):
-    return analyzer.open(ROOT / "examples" / "happy.mp4", WORDS)
 
 
 def gone(result) -> dict[str, np.ndarray]:

@@ -17,20 +17,9 @@ from msademo.features.bundle import collate, token_masks
 from msademo.guidance.given import COMPLETE, EMPTY, LEFT, PERSON, Guidance, given_guidance, sections_of
 from msademo.guidance.prompt import MAX_SECTION, Prompt
 from msademo.options import MODELS, models_of
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WORDS
 
-WORDS = "I really loved this movie! The story is wonderful, the actors are brilliant."
 PAPER_FORM = "Look closely.\n### Visual Cues ###\nA broad smile.\n### Language Cues ###\n“Loved” is strong.\n### Multimodal Cues ###\nAll agree."
-
-
-@pytest.fixture(scope="module")
-def analyzer(checkpoints) -> Analyzer:
-    return Analyzer(checkpoints)
-
-
-@pytest.fixture(scope="module")
-def opened(analyzer):
-    return analyzer.open(ROOT / "examples" / "happy.mp4", WORDS)
 
 
 def test_all_three_answer_and_nothing_taken_away_is_the_complete_clip(analyzer, opened):
