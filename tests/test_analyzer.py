@@ -13,8 +13,8 @@ from msademo import analyzer as module
 from msademo import shelf
 from msademo.corruption import KINDS, MODALITIES
 from msademo.errors import InputError
-from msademo.options import SIGNAL_KINDS, kinds_of, models_of, ratios_of
-from tests.conftest import ROOT, WORDS
+from msademo.options import SIGNAL_KINDS, kinds_of, ratios_of
+from tests.conftest import WORDS
 from tests.mediafiles import write_media
 
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nwhat a film\n\n2\n00:00:03,000 --> 00:00:04,000\nnever again\n"
