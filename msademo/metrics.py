@@ -84,3 +84,31 @@ def regression_metrics(predicted: np.ndarray, truth: np.ndarray) -> dict[str, fl
         "corr": correlation(predicted, truth),
         "acc2_balanced": balanced_signs(predicted, truth),
     }
+
+
+def in_bins(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    """Class numbers between right-closed edges, compared in the values' own precision, as MMSA does: a float32 0.1 is not above 0.1."""
+    return np.digitize(values, np.asarray(edges, dtype=values.dtype), right=True)
+
+
+def sims_metrics(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Metrics of scores in [-1, 1] (SIMS, SIMS v2), as MMSA's __eval_sims_regression; both (N,) float.
+
+    Both sides are clipped to +-1 first, for MAE and Corr too. Bins are right-closed: acc2 parts at 0, so that 0 is negative here;
+    acc3 at -0.1, 0.1; acc5 at -0.7, -0.1, 0.1, 0.7. f1 is weighted, over acc2's bins. Raises ValueError as regression_metrics does.
+    """
+    predicted, truth = (values if values.dtype == np.float32 else values.astype(np.float64) for values in (np.ravel(predicted), np.ravel(truth)))
+    if len(predicted) != len(truth) or not len(truth):
+        raise ValueError(f"metrics need as many predictions as scores and at least one, not {len(predicted)} and {len(truth)}")
+    if not (np.isfinite(predicted).all() and np.isfinite(truth).all()):
+        raise ValueError("metrics need finite predictions and scores")
+    predicted, truth = np.clip(predicted, -1, 1), np.clip(truth, -1, 1)
+    same = lambda edges: float(np.mean(in_bins(predicted, edges) == in_bins(truth, edges)))
+    return {
+        "acc2": same([0.0]),
+        "f1": weighted_f1(in_bins(truth, [0.0]), in_bins(predicted, [0.0])),
+        "acc3": same([-0.1, 0.1]),
+        "acc5": same([-0.7, -0.1, 0.1, 0.7]),
+        "mae": float(np.mean(np.abs(predicted.astype(np.float64) - truth))),
+        "corr": correlation(predicted.astype(np.float64), truth.astype(np.float64)),
+    }
