@@ -21,6 +21,7 @@ from torch import nn
 
 from msademo.checkpoint import write_atomically
 from msademo.errors import InputError
+from train.plots import write_curves
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def swap_in(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, tor
 
 
 def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | None = None, say=print) -> Fitted:
-    """Train `task` for schedule.epochs, resuming from workdir/state.pt when the very same run left one there."""
+    """Train `task` for schedule.epochs, resuming from workdir/state.pt when the very same run left one there. Ends with curves.csv and curves.png."""
     workdir = Path(workdir)
     state_file = workdir / "state.pt"
     mark = fingerprint(task, schedule, settings or {})
@@ -195,6 +196,7 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
                    best={"weights": best.weights, "epoch": best.epoch, "metrics": best.metrics})
         say(f"{task.name}: epoch {epoch + 1}/{schedule.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "epoch")
             + f" ({(time.monotonic() - started) / 60:.1f} min)")
+    write_curves(workdir, task.name, history)
     swap_in(model, best.weights)
     model.eval()
     return best
