@@ -23,18 +23,23 @@ COMMANDS = {
     "guidance": ("train.guidance", "write the prompts of the composed corpus, offline or with a language model"),
     "captions": ("train.captions", "write the stage captions of posts, offline or by a language model"),
     "evaluate": ("train.evaluate", "measure a checkpoint under missing data"),
+    "table": ("train.table", "tables of runs on MMSA pickles, beside the papers' figures"),
 }
+# The same command on an MMSA pickle: another job with arguments of its own.
+ON_PICKLES = {"pglh": "train.pickled", "pgmf-teacher": "train.pickled", "pgmf-student": "train.pickled", "evaluate": "train.evaluate_pickled"}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train", description="Train and measure the models of msademo.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     # Only the wanted job is imported: `--help` and a typo should not wait for torch.
-    wanted = next((word for word in (sys.argv[1:] if argv is None else argv) if word in COMMANDS), None)
+    words = sys.argv[1:] if argv is None else argv
+    wanted = next((word for word in words if word in COMMANDS), None)
+    on_pickle = any(word.split("=")[0] in ("--pickle", "--config") for word in words)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name == wanted:
-            job = importlib.import_module(module)
+            job = importlib.import_module(ON_PICKLES.get(name, module) if on_pickle else module)
             job.add_arguments(command)
             command.set_defaults(run=job.run)
     args = parser.parse_args(argv)

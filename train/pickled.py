@@ -1,0 +1,166 @@
+"""python -m train pglh|pgmf-teacher|pgmf-student --config NAME --pickle FILE: a method on an MMSA pickle, a run a seed, each measured at the end.
+
+DIR/seed-N/ holds a run's resumable state, its checkpoint and its report. The same command goes on where it was stopped, and `python -m train
+table DIR` writes the tables. The epoch is chosen on valid; test is measured once, with the weights of that epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from msademo.checkpoint import file_hash, read_checkpoint, save_checkpoint, write_atomically
+from msademo.errors import InputError
+from msademo.features.bundle import Statistics
+from msademo.registry import METHODS, FusionModel, build
+from train.data import SPLITS
+from train.evaluate import parse_rates
+from train.featured import DistilledTask, Featured, FeaturedTask, featured, signature, with_prompts
+from train.loop import Fitted, best_device, fit
+from train.pgmf import check_same_shape
+from train.pickles import read_mmsa
+from train.protocol import PROTOCOLS, Bench
+from train.readers import FIXED, load_encoder
+from train.recipes import Recipe, read_recipe, recipe_dict
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """All that a method's runs share: its recipe, the splits, and how a checkpoint tells of them."""
+
+    method: str
+    recipe: Recipe
+    data: dict[str, Featured]
+    told: dict
+
+    @property
+    def settings(self) -> dict:
+        """What, with the schedule, decides a run's outcome."""
+        return {**{k: v for k, v in recipe_dict(self.recipe).items() if k not in ("seeds", "draws")}, **self.told}
+
+
+def load_featured(path: str | Path, method: str | None = None) -> FusionModel:
+    """The model of a checkpoint that was trained on a pickle. InputError for any other."""
+    checkpoint = read_checkpoint(path, method)
+    model = build(checkpoint)
+    try:
+        statistics = Statistics.from_dict(checkpoint.meta["statistics"])
+        for key in ("dataset", "text", "signature", "guidance", "lengths"):
+            checkpoint.meta["pickle"][key]
+        checkpoint.meta["median"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{Path(path).name} was not trained on a pickle; leave --pickle out, or give a checkpoint that --pickle made.") from error
+    return FusionModel(model.to(best_device()), statistics, checkpoint.meta)
+
+
+def teacher_of(args: argparse.Namespace, seed: int) -> Path:
+    """The teacher of one seed's student: the file given, or that seed's checkpoint in the folder of the teacher's runs."""
+    if args.teacher is None:
+        raise InputError("The student pgmf-student learns from a teacher; give --teacher the folder of its runs, such as runs/pgmf-teacher-mosi, or a checkpoint.")
+    return args.teacher / f"seed-{seed}" / "model.safetensors" if args.teacher.is_dir() else args.teacher
+
+
+def gather(args: argparse.Namespace, method: str, recipe: Recipe, text_encoder: str, guided: bool) -> Bundle:
+    """Read pickle and words."""
+    encoder, text = load_encoder(text_encoder)
+    splits = read_mmsa(args.pickle, recipe.limit, say=print)
+    lengths = recipe.model.get("lengths")
+    data = {name: featured(splits[name], encoder, lengths) for name in SPLITS}
+    origin = None
+    if guided:
+        for name in SPLITS if method != "pgmf-student" else ("train",):          # a student is measured without guidance
+            data[name], origin = with_prompts(data[name], encoder)
+    told = {"dataset": recipe.dataset, "text": text, "guidance": origin, "signature": signature(splits), "lengths": lengths}
+    print(f"{method}: {args.pickle.name}: " + ", ".join(f"{name} {len(part.samples)}" for name, part in data.items()) + f"; words by {text['encoder']}")
+    return Bundle(method, recipe, data, told)
+
+
+def make_task(args: argparse.Namespace, bundle: Bundle, seed: int) -> tuple[FeaturedTask, dict]:
+    """The task of one seed, and what of its teacher belongs to the settings."""
+    method, recipe = bundle.method, bundle.recipe
+    if method != "pgmf-student":
+        without = {"guided": False} if getattr(args, "without_prompt", False) else {}
+        make = lambda dims: METHODS[method][0](replace(recipe.build_config(method, dims), **without))
+        return FeaturedTask(method, make, bundle.data["train"], bundle.data["valid"], recipe, seed), {}
+    path = teacher_of(args, seed)
+    teacher = load_featured(path, "pgmf-teacher")
+    for key, what in (("signature", "other data"), ("text", "words read otherwise")):
+        if teacher.meta["pickle"][key] != bundle.told[key]:
+            raise InputError(f"The teacher {path} was trained on {what}; give one that was trained on this pickle with the same --text-encoder.")
+    check_same_shape(recipe.build_config(method, teacher.model.config.dims), teacher.model.config, path.name)
+    task = DistilledTask(method, lambda dims: METHODS[method][0](recipe.build_config(method, dims)), bundle.data["train"], bundle.data["valid"], recipe, seed, teacher)
+    return task, {"teacher": {"file": path.name, "sha256": file_hash(path)}}
+
+
+def train_seed(args: argparse.Namespace, bundle: Bundle, seed: int, folder: Path) -> Path:
+    """Train one run (or go on with it) and write its checkpoint."""
+    task, origin = make_task(args, bundle, seed)
+    schedule = bundle.recipe.schedule(seed)
+    best: Fitted = fit(task, schedule, folder, {**bundle.settings, **origin})
+    limit = bundle.recipe.limit
+    path = folder / "model.safetensors"
+    save_checkpoint(
+        path, bundle.method, asdict(task.model.config), task.model.state_dict(), statistics=task.statistics.to_dict(), scale=[-limit, limit],
+        median=float(np.median(bundle.data["train"].truth)), pickle=bundle.told, settings=bundle.settings, schedule=asdict(schedule), epoch=best.epoch,
+        seed=seed, history=best.history, data=f"the pickle {args.pickle.name}",
+        metrics={"split": "valid", "protocol": "one mask draw a rate; epoch chosen here", **best.metrics}, **origin,
+        command=f"python -m train {bundle.method} --config {args.config} --pickle {args.pickle.name} --text-encoder {bundle.told['text']['encoder']}"
+                + "".join(f" --set {change}" for change in args.set))
+    print(f"wrote {path}: epoch {best.epoch}, valid score {best.metrics['score']:.4f}")
+    return path
+
+
+def measure(path: Path, data: Featured, protocol: str, rates: list[float], draws: int, seed: int) -> dict:
+    """The report of one checkpoint on one split."""
+    fusion = load_featured(path)
+    told = fusion.meta["pickle"]
+    report = Bench(data, told["dataset"], protocol, draws, seed).report(fusion, rates)
+    guided = fusion.model.config.guided if hasattr(fusion.model.config, "guided") else False
+    about = f"; prompts: {told['guidance']}" if guided and data.prompts is not None else "; without a prompt" if guided else ""
+    return {"method": fusion.meta["method"], "dataset": told["dataset"], "text": told["text"]["encoder"], "training_seed": fusion.meta["seed"], "epoch": fusion.meta["epoch"],
+            "epochs": fusion.meta["schedule"]["epochs"], "parameters": sum(p.numel() for p in fusion.model.parameters()), "checkpoint": path.name, "sha256": file_hash(path),
+            **report, "about": report["about"] + about}
+
+
+def write_report(path: Path, report: dict) -> None:
+    write_atomically(path, json.dumps(report, indent=1).encode())
+    print(f"wrote {path}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="mosi, mosei or sims (train/configs/METHOD-NAME.toml), or the path of a .toml file")
+    parser.add_argument("--pickle", type=Path, required=True, help="an MMSA pickle, such as unaligned_50.pkl")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="change the configuration: epochs=20 model.width=32 seeds=1,2")
+    parser.add_argument("--text-encoder", help="pickle (its text features; the default), bundled, a text checkpoint of ours, or a BERT's name or folder; a student's default is its teacher's")
+    parser.add_argument("--out", type=Path, help="folder of the runs (runs/METHOD-NAME)")
+    parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="draws", help="how tokens go missing when the runs are measured")
+    parser.add_argument("--rates", default="0:0.9:0.1", help="missing rates they are measured at: from:to:step, or a list")
+    parser.add_argument("--mask-seed", type=int, default=1111, help="fixes the masks they are measured under")
+    parser.add_argument("--teacher", type=Path, help="for a student: the folder of its teacher's runs, or one checkpoint")
+    parser.add_argument("--without-prompt", action="store_true", help="for a teacher: plain attention, nothing to read")
+
+
+def run(args: argparse.Namespace) -> None:
+    method = args.command
+    recipe, rates = read_recipe(method, args.config, args.set), parse_rates(args.rates)
+    text, guided = args.text_encoder or FIXED, method == "pgmf-teacher" and not args.without_prompt
+    if args.without_prompt and method != "pgmf-teacher" or args.teacher and method != "pgmf-student":
+        raise InputError(f"{method} takes neither a teacher's nor a student's options; leave {'--teacher' if args.teacher else '--without-prompt'} out.")
+    if method == "pgmf-student":
+        teacher = load_featured(teacher_of(args, recipe.seeds[0]), "pgmf-teacher")
+        text, guided = args.text_encoder or teacher.meta["pickle"]["text"]["encoder"], teacher.model.config.guided
+    bundle = gather(args, method, recipe, text, guided)
+    out = args.out or Path("runs") / f"{method}-{Path(args.config).stem.removeprefix(f'{method}-')}"
+    test = bundle.data["test"]
+    if args.protocol == "lnln":
+        Bench(test, recipe.dataset, "lnln", 1, args.mask_seed)          # refuses what it cannot mask before hours of training
+    for seed in recipe.seeds:
+        folder = out / f"seed-{seed}"
+        path = train_seed(args, bundle, seed, folder)
+        target = folder / ("report.json" if args.protocol == "draws" else f"report-{args.protocol}.json")
+        write_report(target, measure(path, test, args.protocol, rates, recipe.draws, args.mask_seed))
+    print(f"{method}: {len(recipe.seeds)} runs in {out}; `python -m train table {out}` writes their tables")
