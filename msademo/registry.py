@@ -45,6 +45,15 @@ def build(checkpoint: Checkpoint) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def check_same(checkpoint: Checkpoint, part: Path, wanted: str) -> None:
+    """InputError unless `part` is the very file the checkpoint was trained with."""
+    if not part.is_file():
+        raise InputError(f"{checkpoint.path.name} needs {part}, which is not there; restore it from the repository.")
+    if file_hash(part) != wanted:
+        raise InputError(f"{checkpoint.path.name} was trained with another {part.name} than the one beside it; "
+                         f"give the matching pair or train it again.")
+
+
 def load_fusion(path: str | Path, text: str | Path, face: str | Path, method: str | None = None) -> FusionModel:
     """Read a fusion checkpoint and check that the text and face checkpoints are the very ones it was trained with."""
     checkpoint = read_checkpoint(path, method)
@@ -63,11 +72,7 @@ def load_fusion(path: str | Path, text: str | Path, face: str | Path, method: st
                 raise InputError(f"{checkpoint.path.name} expects {width} {m} features and has statistics of "
                                  f"{shape[0] if len(shape) == 1 else 'another shape'}; train it again.")
     for part, wanted in trained_with.items():
-        if not part.is_file():
-            raise InputError(f"{checkpoint.path.name} needs {part}, which is not there; restore it from the repository.")
-        if file_hash(part) != wanted:
-            raise InputError(f"{checkpoint.path.name} was trained with another {part.name} than the one beside it; "
-                             f"give the matching pair or train it again.")
+        check_same(checkpoint, part, wanted)
     return FusionModel(model, statistics, checkpoint.meta)
 
 
@@ -75,7 +80,7 @@ def build_spro(config: SPROConfig, text: str | Path | None = None, meta: Mapping
     """SPRO on the towers its config names; `text` is the tuned text encoder that the bundled text tower starts from."""
     if config.backbone == "bundled":
         from msademo.backbones.bundled import E5Tower, GridTower
-        towers = (E5Tower(load_text_encoder(text), config.text_layers, config.text_blocks, config.tuned_layers),
+        towers = (E5Tower(load_text_encoder(text), config.text_blocks, config.tuned_layers),
                   GridTower(config.image_width, config.image_depth, input_dropout=config.image_dropout))
     elif config.backbone.startswith("open_clip:"):
         from msademo.backbones.openclip import ClipImageTower, ClipTextTower, load_clip
@@ -86,8 +91,9 @@ def build_spro(config: SPROConfig, text: str | Path | None = None, meta: Mapping
     return SPRO(config, *towers, meta)
 
 
-def load_spro(path: str | Path) -> SPRO:
-    """SPRO of a checkpoint, in eval mode and frozen. Raises InputError with one sentence for a file that is not one."""
+def load_spro(path: str | Path, text: str | Path | None = None) -> SPRO:
+    """SPRO of a checkpoint, in eval mode and frozen; text: the tuned text encoder its stem may be of, by default the one beside it.
+    Raises InputError with one sentence for a file that is not one, or whose text encoder is another."""
     checkpoint = read_checkpoint(path, "spro")
     if checkpoint.meta.get("classes") != list(CLASSES):
         raise InputError(f"{checkpoint.path.name} names its classes otherwise than {', '.join(CLASSES)}; train it again.")
@@ -95,6 +101,10 @@ def load_spro(path: str | Path) -> SPRO:
         config = SPROConfig(**checkpoint.config)
     except (TypeError, AttributeError) as error:
         raise InputError(f"{checkpoint.path.name} has a config this msademo does not know; train it again.") from error
-    model = build_spro(config, meta=checkpoint.meta)
+    wanted = (checkpoint.meta.get("start") or {}).get("text_sha256")
+    text = None if wanted is None else Path(text or checkpoint.path.with_name("text.safetensors"))
+    if text is not None:
+        check_same(checkpoint, text, wanted)
+    model = build_spro(config, text, checkpoint.meta)
     load_weights(model, checkpoint)
     return model.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ WORDS = "So proud and happy to be part of this amazing team! Thank you all, what
 
 def write_spro(path: Path) -> None:
     torch.manual_seed(0)
-    model = build_spro(SPROConfig(prompts=2, text_layers=2, text_blocks=2, tuned_layers=1, image_width=32, image_depth=2, joint=24, image_weight=0.4))
+    model = build_spro(SPROConfig(prompts=2, text_blocks=2, tuned_layers=1, image_width=32, image_depth=2, joint=24, image_weight=0.4))
     rng = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if name.startswith("image.") and parameter.ndim == 2:          # its blocks start as the identity, under which nothing attends

@@ -50,7 +50,7 @@ def test_only_absent_operators_are_declared(monkeypatch):
 
 @pytest.fixture(scope="module")
 def text_tower():
-    return E5Tower(TextEncoder(), own=3, blocks=2, tuned=1).eval()
+    return E5Tower(TextEncoder(), blocks=2, tuned=1).eval()
 
 
 def test_text_tower_without_prompts_is_the_text_encoder(text_tower):
@@ -75,14 +75,14 @@ def test_recording_attention_changes_nothing(text_tower):
 
 
 def test_text_tower_owns_its_upper_layers_only(text_tower):
-    assert {name.split(".")[0] for name in text_tower.state_dict()} == {"lower", "layers"}
+    assert {name.split(".")[0] for name in text_tower.state_dict()} == {"layers"}
     trained = {name for name, parameter in text_tower.named_parameters() if parameter.requires_grad}
     assert trained and all(name.startswith("layers.1.") for name in trained)
     text_tower.train()
-    assert text_tower.layers[1].training and not text_tower.layers[0].training and not text_tower.lower[0].training
+    assert text_tower.layers[1].training and not text_tower.layers[0].training
     text_tower.eval()
     with pytest.raises(InputError, match="not possible"):
-        E5Tower(TextEncoder(), own=2, blocks=3, tuned=0)
+        E5Tower(TextEncoder(), blocks=13, tuned=0)
 
 
 def test_efficientnet_is_the_packages_own():

@@ -293,7 +293,7 @@ def test_unknown_backbones_are_refused(backbone):
 @pytest.fixture(scope="module")
 def bundled():
     torch.manual_seed(0)
-    return build_spro(SPROConfig(prompts=2, text_blocks=1, tuned_layers=1, text_layers=1, image_depth=1, image_width=32)).eval()
+    return build_spro(SPROConfig(prompts=2, text_blocks=1, tuned_layers=1, image_depth=1, image_width=32)).eval()
 
 
 def save(path, model, **changed):
@@ -325,6 +325,11 @@ def test_checkpoints_that_do_not_fit_are_refused(bundled, tmp_path):
     save_checkpoint(tmp_path / "shape.safetensors", "spro", {**config, "prompts": 3}, weights, **good)
     with pytest.raises(InputError, match="shape"):
         load_spro(tmp_path / "shape.safetensors")
+    with pytest.raises(InputError, match="needs .*text.safetensors"):
+        load_spro(save(tmp_path / "alone.safetensors", bundled, start={"text_sha256": "0" * 64}))
+    (tmp_path / "text.safetensors").write_bytes(b"another encoder")
+    with pytest.raises(InputError, match="trained with another text.safetensors"):
+        load_spro(save(tmp_path / "other.safetensors", bundled, start={"text_sha256": "0" * 64}))
     save_checkpoint(tmp_path / "kind.safetensors", "pglh", config, weights, **good)
     with pytest.raises(InputError, match="pglh model where a spro model"):
         load_spro(tmp_path / "kind.safetensors")

@@ -192,7 +192,7 @@ def run(args: argparse.Namespace) -> None:
         report = evaluate_face(args.face if args.checkpoint == "face" else args.checkpoint, args.data, args.split)
     elif method == "spro":
         from train.evaluate_posts import evaluate_posts
-        report = evaluate_posts(args.checkpoint, args.data, args.split, parse_rates(args.rates), args.seed)
+        report = evaluate_posts(args.checkpoint, args.data, args.split, parse_rates(args.rates), args.seed, args.text)
     else:
         report = evaluate_fusion(args)
     write_atomically(args.json, json.dumps(report, indent=1).encode())

@@ -71,9 +71,10 @@ class PostBench:
         return report
 
 
-def evaluate_posts(path: str | Path, data: str | Path, split: str, rates: Sequence[float], seed: int, say: Callable[[str], None] = print) -> dict:
-    """All figures of one SPRO checkpoint on a split; the folder may hold only that split's rows."""
-    spro = load_spro(path).to(best_device())
+def evaluate_posts(path: str | Path, data: str | Path, split: str, rates: Sequence[float], seed: int, text: str | Path | None = None,
+                   say: Callable[[str], None] = print) -> dict:
+    """All figures of one SPRO checkpoint on a split; the folder may hold only that split's rows. text: as in load_spro."""
+    spro = load_spro(path, text).to(best_device())
     posts = usable(read_posts(data, split, say), say)
     bench, started = PostBench(spro, posts, seed), time.monotonic()
     text, image, wanted = {}, {}, sorted({0.0, *rates})

@@ -73,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--split", default="valid")
+    parser.add_argument("--text", type=Path, default=Path("checkpoints/text.safetensors"), help="the text encoder it was trained on")
     parser.add_argument("--captions", type=Path, default=Path("checkpoints/captions.jsonl.gz"), help="of the split's posts")
     parser.add_argument("--posts", type=int, default=200, help="how many, evenly spread over the split")
     parser.add_argument("--share", type=float, default=0.2, help="share of the patches that are hidden")
@@ -83,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if not 0 < args.share < 1 or args.posts < 2:
         raise InputError("--share must lie between 0 and 1, and --posts be 2 or more.")
-    spro = load_spro(args.checkpoint)
+    spro = load_spro(args.checkpoint, args.text)
     posts = usable(read_posts(args.data, args.split, print))
     posts = [posts[i] for i in np.linspace(0, len(posts) - 1, min(args.posts, len(posts))).round().astype(int)]
     captions = {} if spro.config.captions == "none" else read_captions(args.captions)

@@ -37,7 +37,7 @@ def train_spro(args: argparse.Namespace, config: SPROConfig, settings: SPROSetti
     model = build_spro(config, start).to(best_device())
     train, valid = (usable(read_posts(args.data, split, say), say, args.cache) for split in ("train", "valid"))
     captions = None if config.captions == "none" else read_captions(args.captions)
-    text_name = f"{config.backbone} {config.text_layers - config.text_blocks} {file_hash(start) if start else ''}"
+    text_name = f"{config.backbone} {config.text_blocks} {file_hash(start) if start else ''}"
     task = SPROTask(model, train, valid, captions, settings, schedule.seed, args.cache, (text_name, config.backbone), say)
     mark = {"settings": asdict(settings), "config": asdict(config), "text": file_hash(start) if start else None,
             "captions": file_hash(args.captions) if captions else None}
@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("checkpoints/spro.safetensors"))
     parser.add_argument("--work", type=Path, default=Path("runs/spro"), help="where the resumable state is kept")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where the frozen stems' outputs are kept")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=3e-5)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--lr", type=float, default=8e-5)
     parser.add_argument("--batch", type=int, default=SPROSettings.batch)
     parser.add_argument("--views", type=int, default=SPROSettings.views, help="augmented views a picture")
     parser.add_argument("--seed", type=int, default=1111)

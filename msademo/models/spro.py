@@ -31,8 +31,8 @@ class SPROConfig:
 
     backbone: "bundled", or "open_clip:MODEL:TAG_OR_FILE". prompts: b. text_prompts, visual_prompts: whether that side has any.
     prompt_depth: D, how many of a tower's first blocks get prompts put in (the shared ones, then deep ones).
-    joint: width of the common space; 0 takes the towers' own, which must then agree. text_layers: layers of the bundled text tower
-    that are its own and in its checkpoint; text_blocks: the upper ones of them, under prompts. tuned_layers: how many of these (or of
+    joint: width of the common space; 0 takes the towers' own, which must then agree. text_blocks: how many
+    of the bundled text tower's upper layers are under prompts; those below are its frozen stem. tuned_layers: how many of these (or of
     both open_clip towers' blocks), counted from the top, are trained; 0 = prompts only.
     image_*: the blocks over EfficientNet's grid (bundled). temperature: tau. captions: "three" stages, "single" (the three joined,
     from the start) or "none". stage_weights, stage_starts, ramp: w_k, s_k and T_ramp of (8), in epochs counted from 0.
@@ -46,7 +46,6 @@ class SPROConfig:
     visual_prompts: bool = True
     prompt_depth: int = 3
     joint: int = 192
-    text_layers: int = 6
     text_blocks: int = 3
     tuned_layers: int = 3
     image_width: int = 192
