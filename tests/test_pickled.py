@@ -114,6 +114,24 @@ def test_the_same_seed_gives_the_same_figures_even_when_cut_off(pglh, mosi, tmp_
         assert report(pglh, seed) == report(tmp_path, seed)
 
 
+def test_measuring_goes_on_where_it_stopped_and_is_not_done_twice(pglh, mosi, tmp_path, monkeypatch, capsys):
+    out, asked, real = tmp_path / "out.json", [], Bench.measure
+
+    def measure(bench, fusion, cases):
+        asked.append(cases[0]["audio"])
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return real(bench, fusion, cases)
+
+    monkeypatch.setattr(Bench, "measure", measure)
+    run = ["evaluate", str(pglh / "seed-1" / "model.safetensors"), "--pickle", str(mosi), "--rates", "0,0.5", "--draws", "2", "--json", str(out)]
+    assert main(run) == 130 and not out.exists()
+    assert main(run) == 0 and asked == [0.0, 0.5, 1.0, 1.0, 0.0] and json.loads(out.read_text()) == report(pglh), "rates that were measured are not again"
+    assert list(tmp_path.iterdir()) == [out]
+    assert main(run) == 0 and len(asked) == 5 and "there already" in capsys.readouterr().out
+    assert main([*run, "--mask-seed", "7"]) == 0 and len(asked) == 9 and json.loads(out.read_text()) != report(pglh)
+
+
 def test_a_model_learns_what_the_features_tell(mosi, tmp_path):
     assert main(command("pglh", "mosi", mosi, tmp_path, settings=("epochs=25", "seeds=1", "lr=1e-2", "highest=0.3", "valid_rates=0"))) == 0
     found = report(tmp_path)

@@ -9,7 +9,7 @@ from msademo.errors import InputError
 from train.data import check_split
 from train.evaluate import DRAWS, parse_rates
 from train.featured import featured, with_prompts
-from train.pickled import load_featured, measure, write_report
+from train.pickled import load_featured, measure
 from train.pickles import read_mmsa
 from train.protocol import PROTOCOLS
 from train.readers import load_encoder
@@ -47,4 +47,4 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{args.checkpoint.name} reads no prompts; leave --without-prompt to a guided teacher.")
     if guided and not args.without_prompt:
         data, _ = with_prompts(data, encoder)
-    write_report(args.json, measure(args.checkpoint, data, args.protocol, rates, args.draws, args.mask_seed))
+    measure(args.checkpoint, data, args.protocol, rates, args.draws, args.mask_seed, args.json)

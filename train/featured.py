@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Mapping, Sequence
 
 import numpy as np
@@ -33,7 +35,7 @@ SAMPLED = 1000              # training samples that means and deviations are tak
 NO_TRACK = Track(np.zeros((0, len(AUDIO_NAMES)), np.float32), np.zeros(0, bool), np.zeros((0, 2)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Featured:
     """One split for a model. samples: Features each, without times; texts: their words; prompts: features (T_P, D) of each sample's guidance."""
 
@@ -91,32 +93,52 @@ def padded(features: Sequence[torch.Tensor]) -> torch.Tensor:
     return nn.utils.rnn.pad_sequence(list(features), batch_first=True).float().to(best_device())
 
 
+@lru_cache(maxsize=2)           # the seeds of a method share them
+def clean_features(data: Featured, say=print) -> Sequence[np.ndarray]:
+    """(T_i, D) of every sample's words with none missing; in half precision where an encoder read them."""
+    if data.texts.values is not None:
+        return data.texts.values
+    found, said = [], time.monotonic()
+    for start in range(0, len(data.samples), 256):
+        rows = range(start, min(start + 256, len(data.samples)))
+        found += [f.half().cpu().numpy() for f in data.texts.features(rows, [np.zeros(len(data.texts.tokens[i]), bool) for i in rows])]
+        if time.monotonic() - said > 15:
+            said = time.monotonic()
+            say(f"{data.split.name}: {len(found)} of {len(data.samples)} texts read")
+    return found
+
+
+@lru_cache(maxsize=2)
+def valid_cases(data: Featured, rates: tuple[float, ...]) -> list[tuple]:
+    """What an epoch is judged by: per rate its masks and the features of the words left."""
+    cases = []
+    for rate in rates:
+        masks = unit_masks(data, dict.fromkeys(MODALITIES, rate), 0)
+        cases.append((rate, masks, data.texts.features(range(len(masks)), [mask["text"] for mask in masks])))
+    return cases
+
+
 class FeaturedTask:
     """A method on one pickle. build(dims) makes the model; every epoch shuffles all training samples and draws new masks, from (seed, epoch)."""
 
     def __init__(self, name: str, build, train: Featured, valid: Featured, recipe: Recipe, seed: int, statistics: Statistics | None = None):
         self.name, self.train, self.valid, self.recipe, self.seed = name, train, valid, recipe, seed
-        whole = [np.zeros(len(tokens), bool) for tokens in train.texts.tokens]
-        self.clean = [f.half().cpu() for f in train.texts.features(range(len(whole)), whole)] if train.texts.values is None else None
+        self.clean = clean_features(train)
         self.statistics = statistics or self.measure()
         torch.manual_seed(seed)
         self.model = build({m: len(self.statistics.mean[m]) for m in MODALITIES}).to(best_device())
         self.steps_per_epoch = -(-len(train.samples) // recipe.batch)
         self.parts: dict[str, list[float]] = {}
-        self.cases = []
-        for rate in recipe.valid_rates:
-            masks = unit_masks(valid, dict.fromkeys(MODALITIES, rate), 0)
-            self.cases.append((rate, masks, valid.texts.features(range(len(masks)), [mask["text"] for mask in masks])))
+        self.cases = valid_cases(valid, recipe.valid_rates)
 
     def clean_text(self, rows: Sequence[int]) -> torch.Tensor:
         """(B, T, D): the words of training samples as they are with none missing."""
-        return padded([self.clean[i] if self.clean is not None else torch.tensor(self.train.texts.values[i]) for i in rows])
+        return padded([torch.tensor(self.clean[i]) for i in rows])
 
     def measure(self) -> Statistics:
         """Mean and deviation of each feature over real (not padded) steps of training samples."""
         some = np.random.default_rng(self.seed).permutation(len(self.train.samples))[:SAMPLED]
-        text = [self.clean[i].float().numpy() if self.clean is not None else self.train.texts.values[i] for i in some]
-        return Statistics.of({"text": np.concatenate(text), **{m: np.concatenate([self.train.samples[i].track(m).values for i in some]) for m in ("audio", "vision")}})
+        return Statistics.of({"text": np.concatenate([np.asarray(self.clean[i], np.float32) for i in some]), **{m: np.concatenate([self.train.samples[i].track(m).values for i in some]) for m in ("audio", "vision")}})
 
     def batches(self, epoch: int):
         rng, masking = np.random.default_rng([self.seed, epoch]), self.recipe.masking

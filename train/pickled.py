@@ -114,21 +114,34 @@ def train_seed(args: argparse.Namespace, bundle: Bundle, seed: int, folder: Path
     return path
 
 
-def measure(path: Path, data: Featured, protocol: str, rates: list[float], draws: int, seed: int) -> dict:
-    """The report of one checkpoint on one split."""
+def measure(path: Path, data: Featured, protocol: str, rates: list[float], draws: int, seed: int, target: Path) -> None:
+    """Write the report of one checkpoint on one split to `target`; what is there of the very same measurement is not measured again."""
     fusion = load_featured(path)
-    told = fusion.meta["pickle"]
-    report = Bench(data, told["dataset"], protocol, draws, seed).report(fusion, rates)
-    guided = fusion.model.config.guided if hasattr(fusion.model.config, "guided") else False
+    told, guided = fusion.meta["pickle"], getattr(fusion.model.config, "guided", False)
     about = f"; prompts: {told['guidance']}" if guided and data.prompts is not None else "; without a prompt" if guided else ""
-    return {"method": fusion.meta["method"], "dataset": told["dataset"], "text": told["text"]["encoder"], "training_seed": fusion.meta["seed"], "epoch": fusion.meta["epoch"],
-            "epochs": fusion.meta["schedule"]["epochs"], "parameters": sum(p.numel() for p in fusion.model.parameters()), "checkpoint": path.name, "sha256": file_hash(path),
-            **report, "about": report["about"] + about}
+    job = {"sha256": file_hash(path), "data": signature({"": data.split}), "asked": rates, "draws": draws, "seed": seed, "protocol": protocol, "prompted": about}
+    partial = target.with_name(f"{target.name}.partial")
+    done, part = (stored(file, job) for file in (target, partial))
+    if done:
+        print(f"{target} is there already")
+        return
+    keep = lambda rows: write_atomically(partial, json.dumps({"job": job, "rows": rows}).encode())
+    report = Bench(data, told["dataset"], protocol, draws, seed).report(fusion, rates, part.get("rows", ()), keep)
+    report = {"method": fusion.meta["method"], "dataset": told["dataset"], "text": told["text"]["encoder"], "training_seed": fusion.meta["seed"], "epoch": fusion.meta["epoch"],
+              "epochs": fusion.meta["schedule"]["epochs"], "parameters": sum(p.numel() for p in fusion.model.parameters()), "checkpoint": path.name,
+              **report, "about": report["about"] + about, "job": job}
+    write_atomically(target, json.dumps(report, indent=1).encode())
+    partial.unlink(missing_ok=True)
+    print(f"wrote {target}")
 
 
-def write_report(path: Path, report: dict) -> None:
-    write_atomically(path, json.dumps(report, indent=1).encode())
-    print(f"wrote {path}")
+def stored(path: Path, job: dict) -> dict:
+    """What a file holds of this very measurement; empty where it is another's, damaged or not there."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["job"] == job else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,5 +175,5 @@ def run(args: argparse.Namespace) -> None:
         folder = out / f"seed-{seed}"
         path = train_seed(args, bundle, seed, folder)
         target = folder / ("report.json" if args.protocol == "draws" else f"report-{args.protocol}.json")
-        write_report(target, measure(path, test, args.protocol, rates, recipe.draws, args.mask_seed))
+        measure(path, test, args.protocol, rates, recipe.draws, args.mask_seed, target)
     print(f"{method}: {len(recipe.seeds)} runs in {out}; `python -m train table {out}` writes their tables")

@@ -69,12 +69,14 @@ class Bench:
         best = {name: max(row[name] for row in rows) for name in rows[0] if name.startswith(("acc", "f1"))}
         return {**best, "mae": self.metrics(np.full(len(self.data.truth), median), self.data.truth)["mae"]}
 
-    def report(self, fusion: FusionModel, rates: Sequence[float], say=print) -> dict:
-        """All figures; shares in [0, 1], the error on the labels' scale."""
+    def report(self, fusion: FusionModel, rates: Sequence[float], known: Sequence[dict] = (), keep=lambda rows: None, say=print) -> dict:
+        """All figures; shares in [0, 1], the error on the labels' scale. known: rows that an earlier try had measured; keep gets the rows after
+        each rate."""
         started, by_rate, absent = time.monotonic(), [], {}
         for number, rate in enumerate(rates, start=1):
-            row = self.measure(fusion, [dict.fromkeys(MODALITIES, rate)])[0]
-            by_rate.append({"rate": rate, **row})
+            found = next((row for row in known if row["rate"] == rate), None)
+            by_rate.append(row := found or {"rate": rate, **self.measure(fusion, [dict.fromkeys(MODALITIES, rate)])[0]})
+            keep(by_rate)
             say(f"evaluate: rate {rate} mae {row['mae']:.4f} ({number}/{len(rates)}, {(time.monotonic() - started) / 60:.1f} min)")
         for with_text in (True, False):
             names = [name for name, gone in ABSENT.items() if ("text" not in gone) == with_text]
