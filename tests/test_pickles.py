@@ -80,6 +80,23 @@ def test_damaged_files_are_one_sentence(tmp_path, content):
         read_pickle(tmp_path / "none.pkl")
 
 
+def test_what_is_named_often_is_built_once(tmp_path):
+    """2 ** 60 lists in a few hundred bytes, and a list that holds itself."""
+    nested, path = [np.arange(3)], tmp_path / "a.pkl"
+    for _ in range(60):
+        nested = [nested, nested]
+    path.write_bytes(pickle.dumps(nested))
+    found = read_pickle(path)
+    for _ in range(60):
+        assert found[0] is found[1]
+        found = found[0]
+    assert np.array_equal(found[0], np.arange(3))
+    nested.append(nested)
+    path.write_bytes(pickle.dumps(nested))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_pickle(path)
+
+
 def test_attributes_set_by_a_pickle_do_not_outlive_it(tmp_path):
     """BUILD on a name may set attributes; the names of the next file are new ones."""
     out = io.BytesIO()

@@ -41,7 +41,7 @@ class DType:
         return np.dtype(self.code).newbyteorder(self.order)
 
 
-def build_array(shape, dtype, raw, fortran: bool):
+def build_array(shape, dtype, raw, fortran: bool, known: dict | None = None):
     """(shape) array of the bytes, or of the list where it holds objects; checked before numpy sees it."""
     if not isinstance(dtype, DType) or not isinstance(shape, tuple) or not all(isinstance(n, int) and 0 <= n < 2**48 for n in shape):
         raise Broken("an array without a shape or a kind")
@@ -52,7 +52,7 @@ def build_array(shape, dtype, raw, fortran: bool):
         if not isinstance(raw, list) or len(raw) != count:
             raise Broken("an array of objects that are not there")
         flat = np.empty(count, dtype=object)
-        flat[:] = [resolve(value) for value in raw]
+        flat[:] = [resolve(value, known) for value in raw]
     else:
         if isinstance(raw, str):                       # bytes as Python 2 wrote them
             raw = raw.encode("latin-1")
@@ -76,10 +76,10 @@ class Array:
         shape, dtype, fortran, raw = state[-4:]
         self.parts = (shape, dtype, raw, fortran is True or fortran == 1)
 
-    def numpy(self) -> np.ndarray:
+    def numpy(self, known: dict) -> np.ndarray:
         if len(self.parts) != 4:
             raise Broken("an array without its content")
-        return build_array(*self.parts)
+        return build_array(*self.parts, known)
 
 
 def scalar(dtype, raw=None):
@@ -137,19 +137,21 @@ class Reader(pickle.Unpickler):
 
 
 def resolve(value, known: dict | None = None):
-    """Placeholders replaced by their arrays, in nested dicts, lists and tuples."""
+    """Placeholders replaced by their arrays, in nested dicts, lists and tuples. What a pickle holds once and names often is built once."""
     known = {} if known is None else known
-    if isinstance(value, Array):
-        if id(value) not in known:
-            known[id(value)] = (value, value.numpy())         # the placeholder is kept, so that its id stays its own
-        return known[id(value)][1]
-    if isinstance(value, dict):
-        return {resolve(k, known): resolve(v, known) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(resolve(item, known) for item in value)
     if isinstance(value, (Named, DType)):
         raise Broken("a type where a value should be")
-    return value
+    if not isinstance(value, (Array, dict, list, tuple)):
+        return value
+    if id(value) not in known:
+        if isinstance(value, Array):
+            found = value.numpy(known)
+        elif isinstance(value, dict):
+            found = {resolve(k, known): resolve(v, known) for k, v in value.items()}
+        else:
+            found = type(value)(resolve(item, known) for item in value)
+        known[id(value)] = (value, found)                 # what was resolved is kept, so that its id stays its own
+    return known[id(value)][1]
 
 
 def read_pickle(path: str | Path):
