@@ -40,7 +40,7 @@ class Group:
     def name(self) -> str:
         r = self.first
         seeds = f"{len(self.reports)} seed{'s' if len(self.reports) > 1 else ''}"
-        return f"ours: {NAMES.get(r['method'], r['method'])} ({r['split']}, {r['protocol']}, words by {r['text']}, {seeds})"
+        return f"ours: {NAMES.get(r['method'], r['method'])} ({r['split']}, {r['protocol']}, words by {Path(r['text']).name}, {seeds})"
 
     def figures(self, pick) -> dict[str, tuple[float, float | None]]:
         """Per metric mean and deviation over seeds (None for one seed) of pick(report), shares in per cent."""
