@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from msademo.options import kinds_of, models_of, ratios_of
 from msademo.post_analyzer import PostAnalyzer
 from msademo.post_results import PostResult
 from msademo.results import ClipResult, Curve, ModalityView, Prediction
-from msademo.shelf import Models, load_models
+from msademo.shelf import Models, Shelf
 from msademo.transcript import Word
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -41,7 +40,7 @@ class OpenedClip:
     degraded signals, prompts and the teacher's complete scores, which only spare work).
 
     clean_text: (T, D) features of all words. complete: the models' scores with nothing taken away, by model name; the teacher's
-    with `guidance`, the prompt written offline from the complete clip.
+    with `guidance`, the prompt written offline from the complete clip. held: the models that `complete` is of.
     """
 
     clip: Clip
@@ -53,6 +52,7 @@ class OpenedClip:
     notes: tuple[str, ...]
     degraded: OrderedDict = field(default_factory=OrderedDict, repr=False, compare=False)
     told: OrderedDict = field(default_factory=OrderedDict, repr=False, compare=False)
+    held: Models | None = field(default=None, repr=False, compare=False)
 
 
 def remember(memo: OrderedDict, key, value, kept: int):
@@ -75,15 +75,19 @@ class Analyzer:
     def __init__(self, folder: str | Path = CHECKPOINTS):
         self.folder = Path(folder)
         self.posts = PostAnalyzer(self.folder)
-        self._lock = threading.Lock()
-        self._models: Models | None = None
+        self.shelf = Shelf(self.folder)
 
     def warm(self) -> Models:
         """Load the models now. InputError says in one sentence which checkpoint is unusable and why."""
-        with self._lock:
-            if self._models is None:
-                self._models = load_models(self.folder)
-            return self._models
+        return self.shelf.warm()
+
+    def _current(self, opened: OpenedClip) -> OpenedClip:
+        """The same clip by the models now in use, where others were chosen since it was opened."""
+        if opened.held is self.warm():
+            return opened
+        again = self._finish(opened.clip, opened.faces, opened.features.audio, opened.features.vision, [], opened.degraded)
+        written = OrderedDict((key, told) for key, told in opened.told.items() if isinstance(told, Guidance))       # not the other models' scores
+        return replace(again, notes=opened.notes, told=written)
 
     def open(self, path: str | Path | None, transcript: str | None = None, subtitles: str | None = None, asr: bool = True,
              say: Callable[[str, float], None] | None = None) -> OpenedClip:
@@ -125,7 +129,7 @@ class Analyzer:
         told = {"pgmf-teacher": [models.read(guidance.prompt)]}
         complete = {name: float(predict(f.model, f.statistics, [features], [nothing], clean, prompts=told.get(name))[0])
                     for name, f in models.fusion.items()}
-        return OpenedClip(clip, faces, features, clean[0], complete, guidance, tuple(notes), degraded if degraded is not None else OrderedDict())
+        return OpenedClip(clip, faces, features, clean[0], complete, guidance, tuple(notes), degraded if degraded is not None else OrderedDict(), held=models)
 
     def hear(self, wave: np.ndarray) -> Track:
         tokens = audio_tokens(wave)
@@ -213,7 +217,7 @@ class Analyzer:
         clip, "offline", "openai", "none", a Prompt or Guidance, or what a person types: a mapping of sections or a text.
         """
         ratios, kinds, seed, asked = ratios_of(missing), kinds_of(kind), check_seed(seed), models_of(models)
-        held = self.warm()
+        opened, held = self._current(opened), self.warm()
         names, guidance = held.chosen(asked), self._guided(opened, guidance)
         features, words, masks = self._corrupt(opened, ratios, kinds, seed)
         here = token_masks(features, masks)

@@ -43,7 +43,7 @@ class OpenedPost:
     """A post taken apart. Plain memory; analyses never change it.
 
     tokens: of all words. pixels: (3, S, S), and patches: (1, P, C) with nothing hidden; seen, captions and captioned (3, J), the captions'
-    embeddings: None without a picture. complete: the answer with nothing taken away.
+    embeddings: None without a picture. complete: the answer with nothing taken away. held: the models that all of this is of.
     """
 
     post: Post
@@ -55,6 +55,7 @@ class OpenedPost:
     captioned: torch.Tensor | None
     complete: Prediction
     notes: tuple[str, ...]
+    held: PostModels | None = None
 
 
 def check_captions(given) -> None:
@@ -69,7 +70,7 @@ class PostAnalyzer:
     """Analyses posts with the checkpoints of one folder. Cheap to make: models load at the first use, once, in any thread."""
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = File(folder)
+        self.folder, self.file = File(folder), "spro.safetensors"
         self._lock = threading.Lock()
         self._models: PostModels | None = None
 
@@ -80,7 +81,7 @@ class PostAnalyzer:
 
     @property
     def _checkpoint(self) -> File:
-        return self.folder / "spro.safetensors"
+        return self.folder / self.file
 
     def warm(self) -> PostModels:
         """Load the models now. InputError says in one sentence which checkpoint is absent or unusable and why."""
@@ -88,10 +89,31 @@ class PostAnalyzer:
             if self._models is None:
                 if not self.available:
                     raise InputError("Posts need the checkpoint spro.safetensors, which is not here; train it with `python -m train spro` or restore it.")
-                # Weights made in inference mode could never take part in a gradient, which relevance needs; a caller may be in it.
-                with torch.inference_mode(False):
-                    self._models = PostModels(load_spro(self._checkpoint), load_expression(self.folder / "face.safetensors"))
+                self._models = self._load(self._checkpoint)
             return self._models
+
+    def _load(self, path: File) -> PostModels:
+        # Weights made in inference mode could never take part in a gradient, which relevance needs; a caller may be in it.
+        with torch.inference_mode(False):
+            return PostModels(load_spro(path), load_expression(self.folder / "face.safetensors"))
+
+    def choose(self, file: str) -> None:
+        """Use another checkpoint of the folder from now on. InputError, and nothing changes, when it cannot be used."""
+        models = self._load(self.folder / file)
+        with self._lock:
+            self.file, self._models = file, models
+
+    @torch.no_grad()
+    def _current(self, opened: OpenedPost) -> OpenedPost:
+        """The same post by the model now in use, where another was chosen since it was opened."""
+        spro = self.warm().spro
+        if opened.held is self.warm():
+            return opened
+        pixels = patches = captioned = None
+        if opened.post.picture is not None:
+            pixels = spro.image.prepare(opened.post.picture)
+            patches, captioned = spro.image.patches(pixels[None], None), spro.encode_captions(list(opened.captions.texts()))
+        return replace(self._read(opened.post, pixels, patches, opened.seen), captions=opened.captions, captioned=captioned)
 
     @torch.no_grad()
     def open(self, image, text: str | None, captions: str | Mapping[str, str] | None = None, say: Callable[[str, float], None] | None = None) -> OpenedPost:
@@ -125,7 +147,7 @@ class PostAnalyzer:
         tokens = self.warm().spro.text.tokenize(post.words)
         notes = (*post.notes, f"The text is long: its last {tokens.cut} words do not fit the text encoder and are not read.") if tokens.cut else post.notes
         complete = self._predict(patches, self._nothing(), tokens, np.zeros(len(post.words), bool))
-        return OpenedPost(post, tokens, pixels, patches, seen, None, None, complete, notes)
+        return OpenedPost(post, tokens, pixels, patches, seen, None, None, complete, notes, self.warm())
 
     @torch.no_grad()
     def with_captions(self, opened: OpenedPost, captions: str | Mapping[str, str] | None) -> OpenedPost:
@@ -146,7 +168,7 @@ class PostAnalyzer:
 
         overlays: also where similarities and answer come from; they cost more than the answer itself.
         """
-        spro, ratios, seed = self.warm().spro, ratios_of(missing, HALVES), check_seed(seed)
+        opened, spro, ratios, seed = self._current(opened), self.warm().spro, ratios_of(missing, HALVES), check_seed(seed)
         words = self._mask(len(opened.post.words), ratios["text"], "text", seed)
         hidden = self._mask(self._patches(opened), ratios["image"], "image", seed)
         gone = opened.tokens.missing(words)
@@ -175,7 +197,7 @@ class PostAnalyzer:
     @torch.no_grad()
     def curve(self, opened: OpenedPost, seed: int = 0, masks: int = 5) -> PostCurve:
         """The probability of the complete post's class over the share of words and patches missing, under several masks."""
-        spro, seed = self.warm().spro, check_seed(seed)
+        opened, spro, seed = self._current(opened), self.warm().spro, check_seed(seed)
         if not isinstance(masks, int) or masks < 1:
             raise InputError(f"The number of masks must be a whole number from 1 on; {masks!r} is not.")
         best = int(opened.complete.fusion[0].argmax())

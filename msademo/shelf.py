@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
@@ -38,11 +39,12 @@ class Models:
         return asked if asked is not None else tuple(self.fusion)
 
 
-def load_models(folder: Path) -> Models:
-    """InputError, one sentence, when PGLH or an encoder is unusable; of PGMF's checkpoints each may be missing or unusable."""
+def load_models(folder: Path, chosen: Mapping[str, str] = FILES) -> Models:
+    """chosen: the file of each model. InputError, one sentence, when PGLH or an encoder is unusable; of PGMF's checkpoints each may be
+    missing or unusable."""
     text, face = folder / "text.safetensors", folder / "face.safetensors"
     fusion, absent, files, notes = {}, {}, [], []
-    for name, file in FILES.items():
+    for name, file in chosen.items():
         try:
             fusion[name] = load_fusion(folder / file, text, face, name)
         except InputError as error:
@@ -59,3 +61,28 @@ def load_models(folder: Path) -> Models:
                         f"train {'them' if many else 'it'} or restore {'them' if many else 'it'} from the repository.")
     encoder = load_text_encoder(text)
     return Models(encoder, load_expression(face), fusion, PromptReader(encoder), absent, tuple(notes))
+
+
+class Shelf:
+    """A folder's models and which files they come from. Loaded at the first use, once, in any thread."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.files = folder, dict(FILES)
+        self._lock = threading.Lock()
+        self._models: Models | None = None
+
+    def warm(self) -> Models:
+        """Load the models now. InputError says in one sentence which checkpoint is unusable and why."""
+        with self._lock:
+            if self._models is None:
+                self._models = load_models(self.folder, self.files)
+            return self._models
+
+    def choose(self, name: str, file: str) -> None:
+        """Use another file for a model from now on. InputError, and nothing changes, when it cannot be used."""
+        files = {**self.files, name: file}
+        models = load_models(self.folder, files)
+        if name in models.absent:
+            raise InputError(models.absent[name])
+        with self._lock:
+            self.files, self._models = files, models

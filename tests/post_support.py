@@ -18,10 +18,10 @@ TEAM, COFFEE = ROOT / "examples" / "team.jpg", ROOT / "examples" / "coffee.jpg"
 WORDS = "So proud and happy to be part of this amazing team! Thank you all, what a wonderful day."
 
 
-def write_spro(path: Path) -> None:
-    torch.manual_seed(0)
+def write_spro(path: Path, seed: int = 0) -> None:
+    torch.manual_seed(seed)
     model = build_spro(SPROConfig(prompts=2, text_blocks=2, tuned_layers=1, image_width=32, image_depth=2, joint=24, image_weight=0.4))
-    rng = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(seed + 1)
     for name, parameter in model.named_parameters():
         if name.startswith("image.") and parameter.ndim == 2:          # its blocks start as the identity, under which nothing attends
             parameter.data.normal_(0, 0.2, generator=rng)
