@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -16,8 +17,10 @@ from msademo.guidance.prompt import Prompt
 from msademo.media import Clip, load_clip
 from msademo.options import MODELS, models_of
 from msademo.results import ClipResult, Curve, ModalityView, Prediction, PromptAttention, Recovery
+from msademo.shelf import FILES
 from msademo.transcript import assign_times, split_words
 
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 WIDTHS = {"text": 384, "audio": 33, "vision": 71}
 TRUST = {"text": 1.5, "audio": 0.6, "vision": 0.3}      # what each modality adds to the fake score
 
@@ -37,7 +40,8 @@ class FakeAnalyzer:
     def __init__(self, pgmf: bool = True):
         self.opens = self.curves = self.moves = 0
         self.models = MODELS if pgmf else ("pglh",)
-        self.posts = SimpleNamespace(available=False)
+        self.posts = SimpleNamespace(available=False, file="spro.safetensors")
+        self.folder, self.shelf = CHECKPOINTS, SimpleNamespace(files=dict(FILES))
 
     def warm(self):
         return None

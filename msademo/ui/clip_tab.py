@@ -28,8 +28,9 @@ FRESH = "(shown, transcript) => [(transcript || '').trim() === shown ? '' : tran
 PUT_AWAY = "The clip was put away after an hour of rest; press Analyse to open it again."
 
 
-def build_clip_tab(analyzer) -> None:
-    """Lay out the tab inside the current Blocks and wire it to `analyzer`."""
+def build_clip_tab(analyzer) -> dict:
+    """Lay out the tab inside the current Blocks and wire it to `analyzer`. Gives its components by name, and "analyse", which makes an event
+    analyse what is in them."""
     opened = gr.State(None, time_to_live=KEEP_SECONDS)          # Opened
     curve = gr.State(None, time_to_live=KEEP_SECONDS)           # Curve
     score = gr.State(None, time_to_live=KEEP_SECONDS)           # PGLH's score on the page
@@ -155,3 +156,4 @@ def build_clip_tab(analyzer) -> None:
         for trigger in (page[mine].upload, page[mine].stop_recording):
             trigger(None, [page["shown"], page["transcript"]], [page["transcript"], page[other], page["note"]], js=FRESH, **quietly)
     page["subtitles"].upload(guarded(2)(lambda path: ("", read_text_file(path))), page["subtitles"], [page["message"], page["transcript"]], **quietly)
+    return {**page, "analyse": analysing}

@@ -10,10 +10,13 @@ import gradio as gr
 import torch
 
 from msademo.errors import InputError
+from msademo.study.desk import Desk
 from msademo.ui.api import add_clip_api
 from msademo.ui.clip_tab import build_clip_tab
+from msademo.ui.models import build_models_tab
 from msademo.ui.post_api import add_post_api
 from msademo.ui.post_tab import build_post_tab
+from msademo.ui.study_tab import build_study_tab
 from msademo.ui.theme import launch_options
 
 TITLE = "msademo: sentiment from words, voice and face"
@@ -22,15 +25,20 @@ HEADER = ('<header class="msa-head"><h1>msademo</h1><p>How does someone feel, go
 DELETE_AFTER = (3600, 6 * 3600)     # seconds: how often to look, and how old uploaded files may grow
 
 
-def build_demo(analyzer) -> gr.Blocks:
-    """The demo around an Analyzer; nothing is loaded or listening yet."""
+def build_demo(analyzer, sets: str | None = None) -> gr.Blocks:
+    """The demo around an Analyzer; nothing is loaded or listening yet. sets: a folder of the server with labelled sets, for the Errors tab."""
+    desk = Desk(analyzer, sets=sets)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=DELETE_AFTER) as demo:
         gr.HTML(HEADER)
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Clip", id="clip"):
-                build_clip_tab(analyzer)
+                clip = build_clip_tab(analyzer)
             with gr.Tab("Post", id="post"):
-                build_post_tab(analyzer)
+                post = build_post_tab(analyzer)
+            with gr.Tab("Errors", id="errors") as errors:
+                build_study_tab(desk, errors, tabs, clip, post)
+            with gr.Tab("Models", id="models") as models:
+                build_models_tab(analyzer, models, lambda: desk.runner.busy)
         add_clip_api(analyzer)
         add_post_api(analyzer)
     return demo

@@ -98,13 +98,14 @@ def on_curve(result: PostResult) -> float:
     return float(fusion.now[fusion.complete.argmax()])
 
 
-def build_post_tab(analyzer) -> None:
-    """Lay out the tab inside the current Blocks and wire it to `analyzer.posts`; without a checkpoint there is one sentence."""
+def build_post_tab(analyzer) -> dict | None:
+    """Lay out the tab inside the current Blocks and wire it to `analyzer.posts`; without a checkpoint there is one sentence, and None comes
+    back. Else its components by name, and "analyse", which makes an event analyse what is in them."""
     posts = analyzer.posts
     if not posts.available:
         gr.HTML(alert("Posts need the checkpoint spro.safetensors, which is not here; train it with `python -m train spro`, then start the page again."),
                 elem_id="post-absent")
-        return
+        return None
     opened = gr.State(None, time_to_live=KEEP_SECONDS)          # Opened
     curve = gr.State(None, time_to_live=KEEP_SECONDS)           # ((token, seed), PostCurve)
     probability = gr.State(None, time_to_live=KEEP_SECONDS)     # on the page, of the complete post's class
@@ -200,3 +201,4 @@ def build_post_tab(analyzer) -> None:
     page["use"].click(guarded(len(outputs))(written), [opened, *boxes, *wishes], outputs, **quietly)
     page["write"].click(guarded(len(outputs))(caption), [opened, page["writer"], *wishes], outputs, api_visibility="private", show_progress="full",
                         show_progress_on=page["told"], concurrency_limit=2)
+    return {**page, "analyse": analysing}

@@ -9,6 +9,7 @@ import gradio as gr
 
 from msademo.ui.examples import EXAMPLES
 from msademo.ui.post_style import POST_CSS
+from msademo.ui.study_style import STUDY_CSS
 
 NEGATIVE = "#d55e00"            # Okabe and Ito's colours: told apart under every common colour blindness
 CONSTANT = "#8a8f98"
@@ -130,5 +131,5 @@ addEventListener("keyup", (event) => {
 def launch_options() -> dict:
     """Arguments of Blocks.launch that belong to the page itself; where to listen stays with GRADIO_SERVER_NAME and _PORT."""
     theme = gr.themes.Default(primary_hue="blue", secondary_hue="orange", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
-    return {"theme": theme, "css": CSS + POST_CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": "200mb", "show_error": True, 
+    return {"theme": theme, "css": CSS + POST_CSS + STUDY_CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": "200mb", "show_error": True, 
             "share": False, "ssr_mode": False, "state_session_capacity": 100, "footer_links": ["api", "settings"]}

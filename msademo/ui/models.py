@@ -1,0 +1,131 @@
+"""The Models tab: every checkpoint there is, what each says of itself, which are in use, and what none of them is for."""
+
+from __future__ import annotations
+
+import html
+import os
+import threading
+from typing import Mapping
+
+import gradio as gr
+
+from msademo import inventory
+from msademo.errors import InputError
+from msademo.inventory import CHOICES, SLOTS, Found
+from msademo.ui.examples import examples
+from msademo.ui.guard import alert, guarded, quiet
+
+e = html.escape
+PURPOSE = """<section class="msa msa-notes"><h2 class="msa-step">What these models are not for</h2>
+<p><b>Not for decisions about people.</b> Not for hiring, grading or watching at work or school, not for credit, insurance, care, police or borders, and not to tell whether
+somebody speaks the truth. They guess at the sentiment that words, voice and face show; what a person feels, they do not know. Inferring emotions of people at work or in
+education is forbidden in the European Union (AI Act, Article 5).</p>
+<h2 class="msa-step">Where they are weak</h2><ul>
+<li>The models of clips never saw a real clip: they were trained on transcripts joined to voices and faces of other people (the composed corpus). On your clips they may be worse
+than any figure here.</li>
+<li>Acted voices and posed, mostly young and Western faces, English words: other ages, languages, accents, skin tones, illness and disability are little or not at all in the data, and nobody has
+measured how the errors differ between groups.</li>
+<li>Irony, grief with kind words, mixed feelings and plain statements are where they go wrong most; without words they are little better than a coin for the sign.</li>
+<li>SPRO takes most neutral posts for positive ones. A confident number is no proof: the scores are not calibrated.</li></ul>
+<p>See for yourself in the Errors tab.</p></section>"""
+ON_A_SPACE = "Which checkpoints are used is chosen for everybody at once, so on a public Space the page does not offer it."
+
+
+def _flat(metrics: Mapping, depth: int = 0) -> list[tuple[str, str]]:
+    """What a header says of its metrics, as (name, value); tables within are left to the card."""
+    found = []
+    for name, value in metrics.items():
+        if isinstance(value, bool) or name in ("epoch", "loss", "score"):
+            continue
+        if isinstance(value, float):
+            found.append((name, f"{value:.3f}"))
+        elif isinstance(value, (int, str)):
+            found.append((name, str(value)))
+        elif isinstance(value, Mapping) and depth == 0 and name in ("fusion", "image", "text"):
+            found += [(f"{name} {inner}", shown) for inner, shown in _flat(value, 1)]
+    return found
+
+
+def _measured(meta: Mapping) -> tuple[str, str]:
+    """Protocol and metrics as the header has them."""
+    metrics = meta.get("metrics") if isinstance(meta.get("metrics"), Mapping) else {}
+    flat = dict(_flat(metrics))
+    protocol = " · ".join(part for part in (flat.pop("split", ""), flat.pop("protocol", ""), str(meta.get("protocol", "") or "")) if part)
+    return protocol, ", ".join(f"{name} {value}" for name, value in list(flat.items())[:14])
+
+
+def card(found: Found, speed: float | None) -> str:
+    """One checkpoint. Everything in a file is escaped: it may come from anywhere."""
+    meta = found.meta
+    protocol, metrics = _measured(meta)
+    used = f' <span class="model-used">in use: {e(SLOTS[found.used_as])}</span>' if found.used_as else ""
+    data, _, terms = str(meta.get("data", "not said")).partition("; ")
+    rows = [("Method", found.method or "unknown"), ("Data", data), ("Terms", terms or "not said"), ("Protocol", protocol or "see the card"), ("Metrics", metrics or "see the card"),
+            ("Parameters", f"{found.parameters:,} in the file"), ("Size", f"{found.size / 1e6:.1f} MB"),
+            ("Speed", f"{speed:.0f} ms from an opened example to its answer, measured on this server" if speed is not None else
+             "not measured yet" if found.used_as in CHOICES else "part of the models' time"), ("Training", str(meta.get("command", "not said")))]
+    listed = "".join(f"<dt>{name}</dt><dd>{e(value)}</dd>" for name, value in rows) if found.method else ""
+    trouble = alert(found.problem) if found.problem else ""
+    text = f'<details><summary>The card</summary><pre tabindex="0">{e(found.card)}</pre></details>' if found.card else '<p class="msa-quiet">There is no card beside this file.</p>'
+    return f'<article class="msa model-card" data-file="{e(found.file)}"><h3>{e(found.file)}{used}</h3>{trouble}<dl>{listed}</dl>{text}</article>'
+
+
+def cards(found: list[Found], speeds: Mapping[str, float]) -> str:
+    if not found:
+        return alert("There is no checkpoint at all; train one, or restore the folder checkpoints from the repository.")
+    return "".join(card(one, speeds.get(one.used_as)) for one in found)
+
+
+def may_choose() -> bool:
+    """A choice holds for every visitor; on a public Space it is nobody's."""
+    return not os.environ.get("SPACE_ID")
+
+
+def build_models_tab(analyzer, tab: gr.Tab, busy=lambda: False) -> None:
+    """Lay out the tab inside the current Blocks. busy(): is a run going on, under which no model may change?"""
+    speeds: dict[str, float] = {}
+    alone = threading.Lock()
+
+    def offered(slot) -> dict:
+        return {"choices": inventory.choices(inventory.found_in(analyzer), slot), "value": inventory.in_use(analyzer).get(slot)}
+
+    def refresh():
+        return "", cards(inventory.found_in(analyzer), speeds)
+
+    def use(slot, file):
+        if not may_choose():
+            raise InputError(ON_A_SPACE)
+        if not file:
+            raise InputError("No checkpoint is chosen; choose one of the list.")
+        if busy():
+            raise InputError("A run is going on in the Errors tab, and its models must stay the same; cancel it or wait for its end.")
+        with alone:
+            inventory.choose(analyzer, slot, file)
+            speeds.pop(slot, None)
+        return quiet(f"{file} is in use now, for everybody. Reload the page to open clips and posts afresh."), cards(inventory.found_in(analyzer), speeds)
+
+    def measure(progress=gr.Progress()):
+        clips, posts = examples(), examples(index="posts.json")
+        if not clips or not posts:
+            raise InputError("There are no examples to measure with; make them with the scripts in the folder examples.")
+        with alone:
+            speeds.update(inventory.speed(analyzer, clips[0]["file"], clips[0]["transcript"], posts[0]["file"], posts[0]["text"], say=lambda what, share: progress(share, desc=what)))
+        return refresh()
+
+    gr.HTML(PURPOSE, elem_id="models-purpose")
+    message = gr.HTML(elem_id="models-message")
+    slots = [(SLOTS[slot], slot) for slot in CHOICES]
+    if may_choose():
+        with gr.Row():
+            slot = gr.Dropdown(slots, value=slots[0][1], label="Model", filterable=False, min_width=160, elem_id="models-slot")
+            file = gr.Dropdown(**offered(slots[0][1]), label="Checkpoint", filterable=False, min_width=200, elem_id="models-file")
+            go = gr.Button("Use this checkpoint", size="sm", min_width=150, elem_id="models-use")
+    else:
+        gr.HTML(f'<p class="msa-say">{ON_A_SPACE}</p>')
+    timed = gr.Button("Measure the speed on this server", size="sm", elem_id="models-measure")
+    listing = gr.HTML(refresh()[1], elem_id="models-cards")
+    tab.select(guarded(2)(refresh), None, [message, listing], api_visibility="private", show_progress="hidden")     # files may have come or gone
+    if may_choose():
+        slot.input(lambda slot: gr.Dropdown(**offered(slot)), slot, file, api_visibility="private", show_progress="hidden")
+        go.click(guarded(2)(use), [slot, file], [message, listing], api_visibility="private", show_progress="full", show_progress_on=message, concurrency_limit=1)
+    timed.click(guarded(2)(measure), None, [message, listing], api_visibility="private", show_progress="full", show_progress_on=message, concurrency_limit=1)

@@ -1,0 +1,53 @@
+"""Looks of the Errors and Models tabs, beside theme.py's."""
+
+STUDY_CSS = """
+#study-results, #study-item, #study-last { gap: .4rem; } #study-results .msa-title, #study-item .msa-title { margin-top: .8rem; }
+.study-bar { height: .6rem; border-radius: .3rem; background: var(--border-color-primary); overflow: hidden; margin: .3rem 0; }
+.study-bar i { display: block; height: 100%; background: #0072b2; transition: width .3s; } .dark .study-bar i { background: #56b4e9; }
+.study-notes { padding-left: 1.6rem !important; }
+.study-scroll { overflow-x: auto; }
+.study-metrics, .study-confusion, .study-items { border-collapse: collapse; color: var(--body-text-color); font-variant-numeric: tabular-nums; }
+.study-metrics th, .study-metrics td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; font-size: .92rem; border: 0 !important;
+                                       border-bottom: 1px solid var(--border-color-primary) !important; background: none !important; }
+.study-metrics small { opacity: .85; font-size: .82rem; white-space: nowrap; }
+.study-confusion caption { text-align: left; font-size: .92rem; padding-bottom: .2rem; }
+.study-confusion th { font-size: .85rem; font-weight: 600; padding: .2rem .35rem; border: 0 !important; background: none !important; }
+.study-confusion td { border: 1px solid var(--border-color-primary) !important; padding: 0 !important; text-align: center; min-width: 2.3rem; height: 2.1rem; }
+.study-confusion thead td { border: 0 !important; }
+.study-confusion .study-right { background: rgba(0, 114, 178, calc(var(--s) * .5)) !important; } .study-confusion .study-wrong { background: rgba(213, 94, 0, calc(var(--s) * .5)) !important; }
+.study-confusion button { width: 100%; min-height: 2.1rem; font-weight: 650; color: inherit; background: none; border: 0; cursor: pointer; text-decoration: underline; }
+.study-confusion button[aria-pressed=true] { outline: 3px solid var(--body-text-color); outline-offset: -3px; }
+.study-scatter { width: 100%; max-width: 27rem; display: block; }
+.study-scatter text { font-size: 10px; fill: var(--body-text-color); }
+.study-grid path { stroke: var(--border-color-primary); fill: none; } .study-grid .study-even { stroke: var(--body-text-color); stroke-dasharray: 4 4; opacity: .6; }
+.study-scatter [data-pick] { cursor: pointer; fill-opacity: .75; stroke: var(--body-background-fill); stroke-width: 1; }
+.study-scatter [data-pick]:hover, .study-scatter [data-pick]:focus { fill-opacity: 1; stroke: var(--body-text-color); stroke-width: 2.5; outline: none; }
+.study-items { width: 100%; }
+.study-items th { text-align: left; font-size: .85rem; font-weight: 600; padding: .2rem .5rem; border: 0 !important; background: none !important; }
+.study-items td { padding: .35rem .5rem !important; vertical-align: top; font-size: .92rem; border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; background: none !important; }
+.study-items tr[data-pick] { cursor: pointer; } .study-items tr[data-pick]:hover td { background: rgba(86, 180, 233, .14) !important; }
+.study-items p { margin: .1rem 0 0; overflow-wrap: anywhere; }
+.study-items td > button { font-weight: 650; text-decoration: underline; text-align: left; color: inherit; overflow-wrap: anywhere; }
+.study-items td > button[aria-pressed=true] { border-left: 4px solid #e69f00; padding-left: .3rem; }
+.study-items th button, .study-list .msa-say button, .study-turn button, .study-moved button { text-decoration: underline; color: inherit; font: inherit; cursor: pointer; }
+.study-items th button[aria-pressed=true]::after { content: " \\25BE"; }
+.study-turn button { padding: .4rem .9rem; margin-right: .5rem; border: 1px solid var(--border-color-primary); border-radius: 4px; } .study-turn button[disabled] { opacity: .45; cursor: default; }
+.study-pic { width: 6.5rem; } .study-pic img { max-width: 6rem; max-height: 5rem; border-radius: 4px; display: block; margin: 0; }
+.study-badges i { display: inline-block; font-style: normal; font-size: .8rem; border: 1px solid var(--border-color-primary); border-radius: 3px; padding: 0 .3rem; margin: 0 .2rem .2rem 0; white-space: nowrap; }
+.study-badges .study-tag { border-color: #e69f00; } .study-note { border-left: 3px solid #e69f00; padding-left: .5rem; } .study-trouble { font-style: italic; }
+.study-title { font-size: 1.1rem; font-weight: 650; margin: .3rem 0 0; color: var(--body-text-color); }
+.study-moved { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: .8rem; margin-top: .5rem; } .study-moved h4 { font-size: .95rem; font-weight: 650; margin: 0; }
+.model-card { border-top: 1px solid var(--border-color-primary); padding: .5rem 0 .7rem; }
+.model-card h3 { font-size: 1.05rem; font-weight: 650; margin: 0; color: var(--body-text-color); overflow-wrap: anywhere; } .model-card h3 small { font-weight: 400; opacity: .85; }
+.model-card dl { display: grid; grid-template-columns: 8rem 1fr; gap: .15rem .8rem; margin: .4rem 0 0; font-size: .92rem; }
+.model-card dt { font-weight: 600; } .model-card dd { margin: 0; overflow-wrap: anywhere; }
+.model-card pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; font-size: .92rem; margin: .3rem 0 0; background: none; color: inherit; padding: 0; }
+.model-used { display: inline-block; border: 2px solid #0072b2; border-radius: 3px; padding: 0 .4rem; font-size: .8rem; font-weight: 600; }
+@media (max-width: 640px) {
+  .study-items thead { display: none; } .study-items tr { display: grid; grid-template-columns: 5.6rem 1fr; border-top: 1px solid var(--border-color-primary); padding: .4rem 0; }
+  .study-items td { border: 0 !important; padding: .1rem .3rem !important; grid-column: 2; } .study-items .study-pic { grid-column: 1; grid-row: 1 / span 7; width: auto; }
+  .study-pic img { max-width: 5.2rem; } .study-items td[data-name]:not(:empty)::before { content: attr(data-name) ": "; font-weight: 600; }
+  .study-confusion td { min-width: 1.9rem; } .study-confusion th { padding: .2rem .2rem; } .model-card dl { grid-template-columns: 1fr; gap: 0; } .model-card dd { margin-bottom: .3rem; }
+}
+@media (prefers-reduced-motion: reduce) { .study-bar i { transition: none; } }
+"""
