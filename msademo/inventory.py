@@ -55,9 +55,9 @@ def in_use(analyzer) -> dict[str, str]:
     return {slot: file for slot, file in files.items() if (analyzer.folder / file).is_file()}
 
 
-def identity(analyzer, kind_slots: tuple[str, ...] = tuple(SLOTS)) -> dict[str, dict[str, str]]:
+def identity(analyzer, slots: tuple[str, ...] = tuple(SLOTS)) -> dict[str, dict[str, str]]:
     """{"file", "sha256"} by slot of what is in use: what a run was made with."""
-    return {slot: {"file": file, "sha256": hash_of(analyzer.folder / file)} for slot, file in in_use(analyzer).items() if slot in kind_slots}
+    return {slot: {"file": file, "sha256": hash_of(analyzer.folder / file)} for slot, file in in_use(analyzer).items() if slot in slots}
 
 
 def _header(path: Path) -> tuple[dict, int]:

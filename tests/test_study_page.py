@@ -11,9 +11,10 @@ from tests.study_support import KEY, OTHER, zipped
 from tests.test_page import CHROMIUM, FLAGS, HARMLESS, PATIENCE, brightness, no_side_scroll
 from tests.ui_support import FakeAnalyzer, write_clip
 
-from msademo.study.desk import Desk
+from msademo.study.desk import EXAMPLES, Desk
 from msademo.study.plan import Plan
-from msademo.study.store import Store
+from msademo.study.sets import read_folder_set
+from msademo.study.store import Store, owner_of
 from msademo.ui import study_item, study_view
 from msademo.ui.guard import UNEXPECTED
 from msademo.ui.page import build_demo
@@ -65,6 +66,14 @@ def test_a_run_its_results_and_what_is_clicked(page, run_id):
     assert page.events["filtered"](KEY, run_id, "pglh", "with a note or tag", "largest error", "", Marks())[-1].count("<tr data-pick") == 1
     tab, video, sound, words, _ = page.events["take"](KEY, chosen)
     assert tab.selected == "clip" and video.endswith(".mp4") and sound is None and words
+
+
+def test_a_run_of_which_nothing_is_done_offers_nobody_to_look_at(page):
+    run_id = page.desk.store.create(owner_of(KEY), read_folder_set("x", EXAMPLES / "sets" / "clips.csv", root=EXAMPLES), Plan(), {}, "waiting")
+    looked = page.events["look"](KEY, run_id, *VIEW)
+    who = looked[-8]
+    assert who.choices == [] and who.value is None and "interrupted" in looked[1]     # the page would refuse a value that is no choice
+    page.events["erase"](KEY, run_id)
 
 
 def test_pictures_have_sentences_and_say_what_they_show(page, run_id):
@@ -120,6 +129,19 @@ def test_an_uploaded_set_is_unpacked_analysed_and_gone_when_deleted(page, tmp_pa
     assert "broken" not in page.events["open_item"](KEY, (run_id, 1, "x"))[0]       # its sentence stands in its heading
     page.events["erase"](KEY, run_id)
     assert not list(page.folder.glob("media/*"))
+
+
+def test_there_is_an_end_to_what_strangers_may_bring(page, tmp_path, monkeypatch):
+    (tmp_path / "mine.zip").write_bytes(zipped({"labels.csv": "file,text,label\ntalk.mp4,words,1\n", "talk.mp4": b"x"}))
+    start = lambda upload=None: page.events["start"](KEY, CLIPS, upload, "", "", None, ["pglh"], 0, 0, 0, 0, 0)[0]
+    monkeypatch.setattr("msademo.study.desk.QUOTA", {True: 10, False: 10})
+    assert "no room for more uploads" in start(str(tmp_path / "mine.zip"))
+    monkeypatch.setattr("msademo.study.desk.PUBLIC_ITEMS", 5)
+    monkeypatch.setattr(page.desk.store, "kept", False)
+    assert "a run may have 5" in start()
+    monkeypatch.setattr(page.desk.store, "kept", True)
+    monkeypatch.setattr("msademo.study.runner.MOST_WAITING", 0)
+    assert "waiting already" in start()
 
 
 def test_what_the_page_cannot_have_said():

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from msademo import inventory
 from msademo.errors import InputError
+from msademo.options import MODELS
 from msademo.study.archive import Limits, read_upload
 from msademo.study.judging import Judged, judge
 from msademo.study.plan import ANSWERS, LONGEST_NAME, Plan
@@ -21,6 +22,8 @@ from msademo.study.store import REST_HOURS, Run, Store, Stored, owner_of
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 BUNDLED = {"Example clips": "clips.csv", "Example posts": "posts.csv"}
 KEPT = 32
+QUOTA = {True: 20_000_000_000, False: 4_000_000_000}         # bytes of everybody's unpacked media, where they are kept and where not
+PUBLIC_ITEMS = 300          # items of a run where nothing is kept, which is where many strangers share one machine
 LONGEST_NOTE, MOST_TAGS, LONGEST_TAG = 4000, 12, 40
 
 
@@ -53,9 +56,12 @@ class Desk:
 
     def _unpack(self, owner: str, upload: str, name: str, split: str, most: int | None, say) -> LabelledSet:
         """An upload's media go to a folder that nobody reads yet, and get their place when all went well."""
+        left = QUOTA[self.store.kept] - self.store.media_size()
+        if left < self.limits.member:
+            raise InputError("The server has no room for more uploads just now; try again later, or delete runs that you do not need.")
         fresh = self.store.folder / "media" / f"new-{uuid4().hex}"
         try:
-            found = read_upload(upload, name, lambda found: fresh, split, most, self.limits, say)
+            found = read_upload(upload, name, lambda found: fresh, split, most, replace(self.limits, total=min(self.limits.total, left)), say)
             final = self.store.media(self.store.set_id(owner, found))
             if fresh.is_dir() and not final.exists():       # the very same set may be there already, and in use
                 fresh.rename(final)
@@ -85,19 +91,31 @@ class Desk:
             raise InputError("At least one item must be analysed; leave the number empty for all.")
         say("Reading the set", 0.05)
         found = self._read(owner, asked, upload, (title or "Uploaded set")[:LONGEST_NAME], split.strip().lower(), most, say)
-        slots = ("text", "face", *inventory.MODELS) if found.kind == CLIP else ("face", inventory.SPRO)
-        if found.kind != CLIP and not self.analyzer.posts.available:
-            raise InputError("Posts need the checkpoint spro.safetensors, which is not here; train it with `python -m train spro` or restore it.")
-        used = inventory.identity(self.analyzer, slots)
-        if found.kind == CLIP:
-            used = {slot: entry for slot, entry in used.items() if slot in ("text", "face") or not plan.models or slot in plan.models}
-        absent = [name for name in plan.models if name not in used] if found.kind == CLIP else []
-        if absent:
-            raise InputError(f"The checkpoint of {absent[0]} is not here; choose other models.")
-        name = name.strip()[:LONGEST_NAME] or f"{found.name}, {plan.told(found.kind)}"
-        run_id = self.store.create(owner, found, plan, used, name)
+        try:
+            used = self._used(found, plan)
+            name = name.strip()[:LONGEST_NAME] or f"{found.name}, {plan.told(found.kind)}"
+            run_id = self.store.create(owner, found, plan, used, name)
+        except InputError:
+            set_id = self.store.set_id(owner, found)
+            if all(run.set_id != set_id for run in self.store.runs(owner)):       # nothing unpacked is left behind without a run
+                shutil.rmtree(self.store.media(set_id), ignore_errors=True)
+            raise
         self.runner.start(run_id)
         return run_id
+
+    def _used(self, found: LabelledSet, plan: Plan) -> dict:
+        """The checkpoints a run over the set asks, as in use now. InputError when it may not be made or one is absent."""
+        if not self.store.kept and len(found.items) > PUBLIC_ITEMS:
+            raise InputError(f"The set has {len(found.items)} items, and on this shared server a run may have {PUBLIC_ITEMS}; give a smaller number under What to ask.")
+        if found.kind != CLIP:
+            if not self.analyzer.posts.available:
+                raise InputError("Posts need the checkpoint spro.safetensors, which is not here; train it with `python -m train spro` or restore it.")
+            return inventory.identity(self.analyzer, ("face", inventory.SPRO))
+        used = inventory.identity(self.analyzer, ("text", "face", *(plan.models or MODELS)))
+        absent = [name for name in plan.models if name not in used]
+        if absent:
+            raise InputError(f"The checkpoint of {absent[0]} is not here; choose other models.")
+        return used
 
     def runs(self, key: str) -> list[Run]:
         return [self._stated(run) for run in self.store.runs(owner_of(key))]
@@ -148,7 +166,8 @@ class Desk:
     def kept_where(self) -> str:
         """What becomes of a visitor's runs, in words."""
         if self.store.kept:
-            return ("Runs, notes and uploaded media are kept on this server until you delete them, and only this browser, or whoever has its key, sees them.")
+            return ("Runs, notes and uploaded media are kept on this server until you delete them (copies that the page made of them go within seven hours), and "
+                    "only this browser, or whoever has its key, sees them.")
         return (f"Nothing is kept for good here: runs, notes and uploaded media are gone when the server restarts, or after {REST_HOURS} hours; "
                 "export what you want to keep. Only this browser, or whoever has its key, sees them.")
 

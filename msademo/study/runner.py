@@ -22,6 +22,7 @@ from msademo.study.plan import AT_WORK, DONE, FAILED, INTERRUPTED, QUEUED, RUNNI
 from msademo.study.store import Run, Store
 
 TRIES = 2                   # an item that the server went down with so often is left out
+MOST_WAITING = 20           # runs of everybody together
 UNEXPECTED = "Something went wrong on our side with this item; the others are not touched by it."
 STOPPED = "The server stopped every time this item was analysed, so it is left out."
 OTHER_MODELS = "This run was begun with other checkpoints than those in use now ({}); choose them again in the Models tab, or start a new run."
@@ -79,6 +80,8 @@ class Runner:
         changed = [entry["file"] for slot, entry in run.checkpoints.items() if now.get(slot, {}).get("sha256") != entry["sha256"]]
         if changed:
             raise InputError(OTHER_MODELS.format(", ".join(changed)))
+        if len(self._waiting) >= MOST_WAITING:
+            raise InputError(f"{MOST_WAITING} runs are waiting already; resume this one in a while.")
         handle = self._take(run_id)
         if handle is None:
             raise InputError("This run is going on already.")

@@ -119,6 +119,10 @@ class Store:
     def media(self, set_id: str) -> Path:
         return self.folder / "media" / set_id
 
+    def media_size(self) -> int:
+        """Bytes of all uploaded media."""
+        return 0 if self._folder is None else sum(path.stat().st_size for path in (self.folder / "media").glob("*/*"))
+
     def lock(self, run_id: str) -> Path:
         return self.folder / "locks" / run_id
 

@@ -46,7 +46,7 @@ def chooser(desk: Desk) -> dict:
     parts, sets = {}, desk.sets()
     gr.HTML('<h2 class="msa-step">1 · Choose a labelled set, or bring one</h2>')
     parts["set"] = gr.Radio(list(sets.items()), value=next(iter(sets.values()), None), label="Set", elem_id="study-set")
-    parts["upload"] = gr.File(label="Your own: .zip or .csv", file_types=[".zip", ".csv"], type="filepath", height=110, elem_id="study-upload")
+    parts["upload"] = gr.File(label="Your own: .zip or .csv", file_types=[".zip", ".csv"], type="filepath", height=150, elem_id="study-upload")
     with gr.Accordion("How a set of your own looks", open=False):
         gr.HTML(HOW)
     with gr.Accordion("What to ask", open=False):

@@ -13,6 +13,7 @@ import gradio as gr
 from gradio import processing_utils
 
 from msademo.errors import InputError
+from msademo.options import MODELS
 from msademo.study import export
 from msademo.study.desk import Desk
 from msademo.study.judging import ORDERS, select, shows
@@ -44,7 +45,8 @@ def plan_of(models, seed, *missing) -> Plan:
     if not models:
         raise InputError("No model of clips is chosen; choose at least one.")
     ratios = {part: float(value or 0.0) for part, value in zip(PART_NAMES, missing)}
-    return Plan({part: ratio for part, ratio in ratios.items() if ratio > 0}, tuple(models), seed=seed)
+    # All of them stands for all there are: a checkpoint that is not here is no reason to refuse the others.
+    return Plan({part: ratio for part, ratio in ratios.items() if ratio > 0}, tuple(models) if len(models) < len(MODELS) else (), seed=seed)
 
 
 def exported(desk: Desk, run: Run, who: str, say) -> list[str]:
@@ -85,13 +87,13 @@ def build_study_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs, clip: dict, post: di
     quietly = {"api_visibility": "private", "show_progress": "hidden"}
     working = {"api_visibility": "private", "show_progress": "full"}
 
-    def states_of(run: Run | None) -> list:
-        """Values of `states`, and whether to go on looking."""
+    def states_of(run: Run | None, sure=gr.skip()) -> list:
+        """Values of `states`, and whether to go on looking. sure: of the row that asks before deleting; a tick leaves it open."""
         if run is None:
             return ["", *[gr.Button(visible=False)] * 4, gr.Row(visible=False), gr.Timer(active=False)]
         going = run.state in AT_WORK
         return [study_view.status(run), gr.Button(visible=going), gr.Button(visible=run.state in (CANCELLED, INTERRUPTED, FAILED)),
-                gr.Button(visible=going), gr.Button(visible=True), gr.Row(visible=False), gr.Timer(active=going)]
+                gr.Button(visible=going), gr.Button(visible=True), sure, gr.Timer(active=going)]
 
     def listed(key, wanted=None):
         """The list of runs, and which of them is chosen: the wanted one, else the newest."""
@@ -118,8 +120,8 @@ def build_study_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs, clip: dict, post: di
         drawn = study_view.results(desk, run, who, show, order, search, marks)
         others = [(study_view.label(other), other.id) for other in desk.runs(key) if other.id != run_id and other.kind == run.kind]
         some = run.done + run.failed > 0
-        return ["", *states_of(run), gr.Column(visible=some), gr.Column(visible=False), gr.Column(visible=some), marks,
-                gr.Dropdown(choices=[(title, name) for name, title in drawn.there.items()], value=drawn.who), gr.Dropdown(choices=ways, value=show),
+        return ["", *states_of(run, gr.Row(visible=False)), gr.Column(visible=some), gr.Column(visible=False), gr.Column(visible=some), marks,
+                gr.Dropdown(choices=[(title, name) for name, title in drawn.there.items()], value=drawn.who if drawn.there else None), gr.Dropdown(choices=ways, value=show),
                 gr.Dropdown(choices=others, value=None), drawn.metrics, drawn.confusion, drawn.scatter, drawn.table, ""]
 
     looked = [message, *states, timer, page["column"], page["item"], page["last"], marks, page["who"], page["show"], page["other"], *shown, page["compared"]]
