@@ -91,8 +91,7 @@ def test_a_run_leaves_checkpoints_reports_and_curves(pglh, mosi):
     assert report(pglh, 1)["rates"][0]["mae"] != report(pglh, 2)["rates"][0]["mae"]
     meta = read_checkpoint(pglh / "seed-1" / "model.safetensors", "pglh").meta
     assert meta["pickle"]["text"] == {"encoder": "pickle", "sha256": None} and meta["scale"] == [-3.0, 3.0] and meta["metrics"]["split"] == "valid"
-    truth = read_mmsa(mosi, 3.0)["train"].scores
-    assert meta["median"] == np.median(truth)
+    assert meta["median"] == np.median(read_mmsa(mosi, 3.0)["train"].scores)
 
 
 def test_the_same_seed_gives_the_same_figures_even_when_cut_off(pglh, mosi, tmp_path, monkeypatch):
@@ -231,8 +230,7 @@ def test_missing_words_are_not_read(mosi, bert):
     encoder = Bert(str(bert))
     data = featured(split, encoder, None)
     masks = unit_masks(data, {"text": 0.5, "audio": 0.0, "vision": 0.0}, 0)
-    gone = next((i, m["text"]) for i, m in enumerate(masks) if 0 < m["text"].sum() < len(m["text"]))
-    i, mask = gone
+    i, mask = next((i, m["text"]) for i, m in enumerate(masks) if 0 < m["text"].sum() < len(m["text"]))
     other = TextTokens(np.where(mask, VOCABULARY.index("lovely"), data.texts.tokens[i].ids), *(getattr(data.texts.tokens[i], name) for name in ("first", "last", "pieces", "words")))
     torch.testing.assert_close(encoder.encode([data.texts.tokens[i]], [mask])[0], encoder.encode([other], [mask])[0])
     assert not mask[0] and not mask[-1], "CLS and SEP stay"
