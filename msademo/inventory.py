@@ -13,6 +13,7 @@ from typing import Mapping
 from safetensors import SafetensorError, safe_open
 
 from msademo.checkpoint import FORMAT_VERSION, KEY, file_hash
+from msademo.corruption import MODALITIES
 from msademo.errors import InputError
 from msademo.options import MODELS
 
@@ -83,12 +84,14 @@ def _card(path: Path) -> str:
 def _problem(folder: Path, meta: dict) -> str:
     if meta.get("format") != FORMAT_VERSION:
         return "It is of another format version; train it again."
-    extractor = meta.get("extractor")
-    for part in ("text", "face") if isinstance(extractor, dict) else ():
-        encoder = folder / f"{part}.safetensors"
+    needs = meta.get("start") if meta.get("method") == SPRO else meta.get("extractor")       # SPRO's stem is of a text encoder
+    for part in ("text", "face") if isinstance(needs, Mapping) else ():
+        wanted, encoder = needs.get(f"{part}_sha256"), folder / f"{part}.safetensors"
+        if wanted is None:
+            continue
         if not encoder.is_file():
             return f"It needs {encoder.name}, which is not here."
-        if hash_of(encoder) != extractor.get(f"{part}_sha256"):
+        if hash_of(encoder) != wanted:
             return f"It was trained with another {encoder.name} than the one here."
     return ""
 
@@ -136,7 +139,7 @@ def speed(analyzer, clip: Path, words: str, picture: Path, post_words: str, runs
     there = [name for name in MODELS if name in used and name not in analyzer.warm().absent]
     for done, name in enumerate(there):
         say(f"Timing {MODELS[name]}", 0.3 + 0.5 * done / len(there))
-        found[name] = median(lambda: analyzer.analyze(opened, missing=0.3, models=name))
+        found[name] = median(lambda: analyzer.analyze(opened, missing=dict.fromkeys(MODALITIES, 0.3), models=name))
     if SPRO in used:
         say("Timing SPRO", 0.85)
         post = analyzer.posts.open(picture, post_words)

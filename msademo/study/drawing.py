@@ -184,7 +184,7 @@ def item_row(row: Judged, picture: bytes | None, pick: bool, chosen: bool = Fals
     """A row of the table: picture, words, label, answer, error, change, marks."""
     item = row.stored.item
     what = "A moment of" if row.kind == CLIP else "The picture of"
-    image = f'<img src="{data_uri(picture)}" alt="{what} {e(item.key)}" loading="lazy">' if picture else ""
+    image = f'<img src="{data_uri(picture)}" alt="{what} {e(item.key)}">' if picture else ""
     title = f'<button data-pick="item:{row.number}" aria-pressed="{str(chosen).lower()}">{e(item.key)}</button>' if pick else f"<b>{e(item.key)}</b>"
     badges = "".join(f"<i>{e(mark)}</i>" for mark in marks(row)) + "".join(f'<i class="study-tag">{e(tag)}</i>' for tag in row.stored.tags)
     note = f'<p class="study-note">{e(shown(row.stored.note, 300))}</p>' if row.stored.note else ""

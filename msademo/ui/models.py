@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import threading
 from typing import Mapping
 
@@ -15,6 +16,7 @@ from msademo.inventory import CHOICES, SLOTS, Found
 from msademo.ui.examples import examples
 from msademo.ui.guard import alert, guarded, quiet
 
+FOLDERS = re.compile(r"(?<!\S)\S*/(?=\S)")          # of whoever trained it, in the command that did; nobody's business
 e = html.escape
 PURPOSE = """<section class="msa msa-notes"><h2 class="msa-step">What these models are not for</h2>
 <p><b>Not for decisions about people.</b> Not for hiring, grading or watching at work or school, not for credit, insurance, care, police or borders, and not to tell whether
@@ -25,8 +27,8 @@ education is forbidden in the European Union (AI Act, Article 5).</p>
 than any figure here.</li>
 <li>Acted voices and posed, mostly young and Western faces, English words: other ages, languages, accents, skin tones, illness and disability are little or not at all in the data, and nobody has
 measured how the errors differ between groups.</li>
-<li>Irony, grief with kind words, mixed feelings and plain statements are where they go wrong most; without words they are little better than a coin for the sign.</li>
-<li>SPRO takes most neutral posts for positive ones. A confident number is no proof: the scores are not calibrated.</li></ul>
+<li>Irony, grief with kind words, mixed feelings and plain statements are hard for them; without words they miss the sign of about three in ten composed clips.</li>
+<li>SPRO takes many neutral posts for positive ones. A confident number is no proof: the scores are not calibrated.</li></ul>
 <p>See for yourself in the Errors tab.</p></section>"""
 ON_A_SPACE = "Which checkpoints are used is chosen for everybody at once, so on a public Space the page does not offer it."
 
@@ -39,7 +41,7 @@ def _flat(metrics: Mapping, depth: int = 0) -> list[tuple[str, str]]:
             continue
         if isinstance(value, float):
             found.append((name, f"{value:.3f}"))
-        elif isinstance(value, (int, str)):
+        elif isinstance(value, int) or name in ("split", "protocol"):
             found.append((name, str(value)))
         elif isinstance(value, Mapping) and depth == 0 and name in ("fusion", "image", "text"):
             found += [(f"{name} {inner}", shown) for inner, shown in _flat(value, 1)]
@@ -63,7 +65,8 @@ def card(found: Found, speed: float | None) -> str:
     rows = [("Method", found.method or "unknown"), ("Data", data), ("Terms", terms or "not said"), ("Protocol", protocol or "see the card"), ("Metrics", metrics or "see the card"),
             ("Parameters", f"{found.parameters:,} in the file"), ("Size", f"{found.size / 1e6:.1f} MB"),
             ("Speed", f"{speed:.0f} ms from an opened example to its answer, measured on this server" if speed is not None else
-             "not measured yet" if found.used_as in CHOICES else "part of the models' time"), ("Training", str(meta.get("command", "not said")))]
+             "not measured yet" if found.used_as in CHOICES else "part of the models' time" if found.used_as else "measured once it is in use"),
+            ("Training", FOLDERS.sub("", str(meta.get("command", "not said"))))]
     listed = "".join(f"<dt>{name}</dt><dd>{e(value)}</dd>" for name, value in rows) if found.method else ""
     trouble = alert(found.problem) if found.problem else ""
     text = f'<details><summary>The card</summary><pre tabindex="0">{e(found.card)}</pre></details>' if found.card else '<p class="msa-quiet">There is no card beside this file.</p>'

@@ -57,7 +57,7 @@ def chooser(desk: Desk) -> dict:
         parts["models"] = gr.CheckboxGroup([(title, name) for name, title in MODELS.items()], value=list(MODELS), label="Models of clips", elem_id="study-models")
         gr.HTML('<p class="msa-say">Missing in the whole run (every run also tries without each part, and under random masks):</p>')
         with gr.Row():
-            parts["missing"] = [gr.Slider(0, 0.95, 0, step=0.05, label=f"{name.capitalize()} missing", min_width=130, elem_id=f"study-missing-{part}")
+            parts["missing"] = [gr.Slider(0, 0.9, 0, step=0.05, label=f"{name.capitalize()} missing", min_width=130, elem_id=f"study-missing-{part}")
                                 for part, name in PART_NAMES.items()]
         parts["seed"] = gr.Number(0, precision=0, minimum=0, label="Seed of the masks", elem_id="study-seed")
     parts["go"] = gr.Button("Analyse the set", variant="primary", size="lg", elem_id="study-go")

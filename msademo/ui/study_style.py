@@ -1,11 +1,12 @@
 """Looks of the Errors and Models tabs, beside theme.py's."""
 
 STUDY_CSS = """
-#study-results, #study-item, #study-last { gap: .4rem; } #study-results .msa-title, #study-item .msa-title { margin-top: .8rem; }
+#study-results, #study-item, #study-last { gap: .4rem; background: var(--body-background-fill); } #study-results .msa-title, #study-item .msa-title { margin-top: .8rem; }
 .study-bar { height: .6rem; border-radius: .3rem; background: var(--border-color-primary); overflow: hidden; margin: .3rem 0; }
 .study-bar i { display: block; height: 100%; background: #0072b2; transition: width .3s; } .dark .study-bar i { background: #56b4e9; }
 .study-notes { padding-left: 1.6rem !important; }
-.study-scroll { overflow-x: auto; }
+.study-scroll { overflow-x: auto; width: 0; min-width: 100%; }
+.study-metrics, .study-confusion, .study-items, .study-metrics tr, .study-confusion tr, .study-items tr, .study-metrics thead, .study-confusion thead, .study-items thead { border: 0 !important; background: none !important; }
 .study-metrics, .study-confusion, .study-items { border-collapse: collapse; color: var(--body-text-color); font-variant-numeric: tabular-nums; }
 .study-metrics th, .study-metrics td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top; font-size: .92rem; border: 0 !important;
                                        border-bottom: 1px solid var(--border-color-primary) !important; background: none !important; }
@@ -18,6 +19,7 @@ STUDY_CSS = """
 .study-confusion button { width: 100%; min-height: 2.1rem; font-weight: 650; color: inherit; background: none; border: 0; cursor: pointer; text-decoration: underline; }
 .study-confusion button[aria-pressed=true] { outline: 3px solid var(--body-text-color); outline-offset: -3px; }
 .study-scatter { width: 100%; max-width: 27rem; display: block; }
+.dark .study-scatter [fill="#0072b2"] { fill: #56b4e9; } .dark .study-scatter [fill="#d55e00"] { fill: #f0863c; }
 .study-scatter text { font-size: 10px; fill: var(--body-text-color); }
 .study-grid path { stroke: var(--border-color-primary); fill: none; } .study-grid .study-even { stroke: var(--body-text-color); stroke-dasharray: 4 4; opacity: .6; }
 .study-scatter [data-pick] { cursor: pointer; fill-opacity: .75; stroke: var(--body-background-fill); stroke-width: 1; }
@@ -27,8 +29,9 @@ STUDY_CSS = """
 .study-items td { padding: .35rem .5rem !important; vertical-align: top; font-size: .92rem; border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; background: none !important; }
 .study-items tr[data-pick] { cursor: pointer; } .study-items tr[data-pick]:hover td { background: rgba(86, 180, 233, .14) !important; }
 .study-items p { margin: .1rem 0 0; overflow-wrap: anywhere; }
-.study-items td > button { font-weight: 650; text-decoration: underline; text-align: left; color: inherit; overflow-wrap: anywhere; }
-.study-items td > button[aria-pressed=true] { border-left: 4px solid #e69f00; padding-left: .3rem; }
+.study-confusion button, .study-items button, .study-list .msa-say button, .study-moved button { background: none !important; color: inherit !important; border-radius: 0 !important; padding: 0 !important; margin: 0 !important; box-shadow: none !important; }
+.study-items td > button { font-weight: 650 !important; text-decoration: underline; text-align: left; overflow-wrap: anywhere; min-height: 24px; }
+.study-items td > button[aria-pressed=true] { border-left: 4px solid #e69f00 !important; padding-left: .3rem !important; }
 .study-items th button, .study-list .msa-say button, .study-turn button, .study-moved button { text-decoration: underline; color: inherit; font: inherit; cursor: pointer; }
 .study-items th button[aria-pressed=true]::after { content: " \\25BE"; }
 .study-turn button { padding: .4rem .9rem; margin-right: .5rem; border: 1px solid var(--border-color-primary); border-radius: 4px; } .study-turn button[disabled] { opacity: .45; cursor: default; }

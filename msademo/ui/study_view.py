@@ -45,9 +45,9 @@ def picked(marks: Marks, order: str, said) -> tuple[Marks, str]:
 
 
 def label(run: Run) -> str:
-    """A run's line in the list."""
-    count = f"{run.done + run.failed} of {run.total}" if run.state != DONE else f"{run.total} items"
-    return f"{run.name} · {when(run.created)} · {WORDS[run.state]} · {count}"
+    """A run's line in the list. How far it is stands below, where it is kept up to date."""
+    stopped = f" · {WORDS[run.state]}" if run.state in (CANCELLED, INTERRUPTED, FAILED) else ""
+    return f"{run.name} · {when(run.created)} · {run.total} items{stopped}"
 
 
 def status(run: Run) -> str:
