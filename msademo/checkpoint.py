@@ -12,9 +12,11 @@ import json
 import os
 import platform
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import BinaryIO, Iterator
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,14 +53,15 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """A reader, or a run cut off by kill -9, sees the old file or the new one, never half of one."""
+@contextmanager
+def written_atomically(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to. A reader, or a run cut off by kill -9, sees the old file or the new one, never half of one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -66,6 +69,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """written_atomically of what is in memory already."""
+    with written_atomically(path) as file:
+        file.write(data)
 
 
 def save_checkpoint(path: str | Path, method: str, config: dict, tensors: dict[str, torch.Tensor], **meta) -> None:

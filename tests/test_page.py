@@ -37,6 +37,18 @@ def chromium():
         browser.close()
 
 
+def watch(page, problems: list[str]) -> None:
+    """What goes wrong on a page joins `problems`."""
+    page.set_default_timeout(PATIENCE)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" and not HARMLESS.search(said.text + str(said.location)) else None)
+
+
+def stay_home(page, problems: list[str]) -> None:
+    """So does every request to another host."""
+    page.on("request", lambda asked: problems.append(asked.url) if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:", asked.url) else None)
+
+
 @pytest.fixture
 def visit(served, chromium):
     """visit(width, height, theme) -> a loaded page; at the end of the test nothing may have gone wrong on it."""
@@ -44,10 +56,8 @@ def visit(served, chromium):
 
     def open_page(width=1280, height=900, theme="light"):
         page = chromium.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda said: problems.append(said.text) if said.type == "error" and not HARMLESS.search(said.text + str(said.location)) else None)
-        page.on("request", lambda asked: problems.append(asked.url) if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:", asked.url) else None)
+        watch(page, problems)
+        stay_home(page, problems)
         page.goto(f"{served[1]}?__theme={theme}")
         page.get_by_role("button", name="Analyse", exact=True).wait_for()
         pages.append(page)

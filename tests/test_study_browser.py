@@ -1,9 +1,7 @@
 """The Errors and Models tabs in a real headless browser: from a set to its worst error, by keyboard, after a reload, on a phone, in the dark."""
 
-import re
-
 import pytest
-from tests.test_page import CHROMIUM, FLAGS, HARMLESS, PATIENCE, brightness, no_side_scroll
+from tests.test_page import CHROMIUM, brightness, chromium, no_side_scroll, stay_home, watch  # noqa: F401
 from tests.ui_support import FakeAnalyzer
 
 from msademo.ui.page import build_demo
@@ -22,14 +20,6 @@ def served(tmp_path_factory):
     demo.close()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(served, chromium):
     """visit(width, height, theme) -> the Errors tab of a browser of its own; nothing may go wrong on it, and no other host be asked."""
@@ -38,10 +28,8 @@ def visit(served, chromium):
     def open_page(width=1280, height=900, theme="light"):
         context = chromium.new_context(viewport={"width": width, "height": height})
         tab = context.new_page()
-        tab.set_default_timeout(PATIENCE)
-        tab.on("pageerror", lambda error: problems.append(str(error)))
-        tab.on("console", lambda said: problems.append(said.text) if said.type == "error" and not HARMLESS.search(said.text + str(said.location)) else None)
-        tab.on("request", lambda asked: problems.append(asked.url) if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:", asked.url) else None)
+        watch(tab, problems)
+        stay_home(tab, problems)
         tab.goto(f"{served}?__theme={theme}")
         tab.get_by_role("tab", name="Errors").click()
         tab.locator("#study-go").wait_for()

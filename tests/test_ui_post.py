@@ -14,7 +14,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 from tests.post_support import COFFEE, ROOT, TEAM, WORDS
-from tests.test_page import CHROMIUM, FLAGS, HARMLESS, PATIENCE, brightness, no_side_scroll, put
+from tests.test_page import CHROMIUM, brightness, chromium, no_side_scroll, put, watch  # noqa: F401
 from tests.ui_support import FakeAnalyzer
 
 from msademo.errors import InputError
@@ -160,14 +160,6 @@ def served(analyzer):
     demo.close()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(served, chromium):
     """visit(width, height, theme) -> the Post tab and a list that every request joins; nothing may go wrong on the page."""
@@ -175,9 +167,7 @@ def visit(served, chromium):
 
     def open_page(width=1280, height=900, theme="light"):
         page, asked = chromium.new_page(viewport={"width": width, "height": height}), []
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda said: problems.append(said.text) if said.type == "error" and not HARMLESS.search(said.text + str(said.location)) else None)
+        watch(page, problems)
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{served}?__theme={theme}")
         page.get_by_role("tab", name="Post").click()

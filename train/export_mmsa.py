@@ -8,16 +8,14 @@ are zeros, and *_missing (N, L) says which. There is no text_bert: the encoder's
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
-import tempfile
 import time
 from pathlib import Path
 from typing import Sequence
 
 import numpy as np
 
-from msademo.checkpoint import file_hash
+from msademo.checkpoint import file_hash, written_atomically
 from msademo.corruption import MODALITIES, check_ratio, missing
 from msademo.errors import InputError
 from msademo.features.bundle import Features, token_masks
@@ -75,20 +73,6 @@ def export_split(name: str, clips: Sequence[tuple[Transcript, Features]], encode
             "prompt": [write_prompt(row.words, clip.audio, clip.vision).text() for row, clip in clips]}
 
 
-def write_pickle(path: Path, content: dict) -> None:
-    """Atomically, without a second copy of gigabytes in memory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pickle.dump(content, file, protocol=4)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with mosi/, mosei/, voices/ and faces/")
     parser.add_argument("--out", type=Path, required=True, help="the pickle to write")
@@ -120,6 +104,7 @@ def run(args: argparse.Namespace) -> None:
     content = {split: export_split(split, part, encoder, ratios, args.seed, args.draw, steps) for split, part in clips.items()}
     content["about"] = {"corpus": "composed corpus: CMU-MOSI and CMU-MOSEI transcripts and scores, RAVDESS and Emo-DB voices, FER2013 faces; research use, RAVDESS CC BY-NC-SA 4.0",
                         "seed": args.seed, "draw": args.draw, "missing": ratios, "text_sha256": file_hash(args.text), "face_sha256": file_hash(args.face)}
-    write_pickle(args.out, content)
+    with written_atomically(args.out) as file:              # no second copy of gigabytes in memory
+        pickle.dump(content, file, protocol=4)
     print(f"wrote {args.out}: " + ", ".join(f"{split} {len(part)}" for split, part in clips.items()) + "; text "
           f"{steps['text']} x {encoder.dim}, audio {steps['audio']}, vision {steps['vision']} steps")
