@@ -254,7 +254,7 @@ class Analyzer:
         return replace(result, alpha=explained.alpha, beta=explained.beta,
                        recovery={m: account.recovery(opened.features, opened.clean_text, features, times, m, here[m], batch, explained, statistics)
                                  for m in there},
-                       attention={m: account.prompt_attention(features, m, explained) for m in there})
+                       attention={m: account.prompt_attention(features, m, explained) for m in there if m in explained.self_attention})
 
     def _corrupt(self, opened: OpenedClip, ratios: dict, kinds: dict, seed: int) -> tuple[Features, tuple[Word, ...], dict[str, np.ndarray]]:
         """Features, words and masks over units after corruption. Token kinds mask; signal kinds change the signal, and

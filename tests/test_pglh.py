@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import combinations
 
@@ -377,7 +378,7 @@ def test_every_weight_is_trained():
 
 @pytest.mark.parametrize("wrong", [
     {"dims": {"text": 6}}, {"dims": {**DIMS, "audio": 0}}, {"dims": {**DIMS, "smell": 2}}, {"width": 0}, {"width": 9}, {"heads": 0}, {"heads": 3},
-    {"feed_forward": -1}, {"encoder_layers": 0}, {"decoder_layers": 0}, {"pcm2_prompts": 0}, {"ubpf_prompts": 0}, {"dropout": 1.0},
+    {"feed_forward": -1}, {"encoder_layers": 0}, {"decoder_layers": -1}, {"pcm2_prompts": -1}, {"ubpf_prompts": -1}, {"dropout": 1.0},
     {"dropout": -0.1}, {"dropout": float("nan")}, {"text_noise": -1}, {"lambda_sp": -1}, {"lambda_mask": -0.1}, {"lambda_global": -0.1}])
 def test_impossible_configs_are_refused(wrong):
     with pytest.raises(InputError, match="PGLH") as refusal:
@@ -439,3 +440,32 @@ def test_noise_on_the_text_is_for_training_only():
     net, batch = PGLH(replace(SMALL, text_noise=0.5)), make_batch()
     assert not torch.equal(net.train()(batch), net(batch))
     assert torch.equal(net.eval()(batch), net(batch))
+
+
+def test_what_a_clip_itself_lacks_is_no_target(model):
+    """A frame without a face is hidden like a missing one, but there is nothing it could be recovered to."""
+    batch = make_batch()
+    lacking = {m: torch.zeros_like(t) for m, t in batch.missing.items()}
+    lacking["vision"][0, 1:3] = lacking["audio"][1] = True
+    missing = {m: t | lacking[m] for m, t in batch.missing.items()}
+    marked = replace(batch, missing=missing, lacking=lacking)
+    spoilt = replace(marked, target={m: t.masked_fill(lacking[m][..., None], 50.0) for m, t in batch.target.items()})
+    found, wanted = model.loss(spoilt), model.loss(marked)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert model.loss(replace(spoilt, lacking=None))["global"] > 10 * wanted["global"]
+    nothing = replace(batch, lacking={m: torch.zeros_like(t) for m, t in batch.missing.items()})
+    assert all(torch.equal(model.loss(nothing)[name], value) for name, value in model.loss(batch).items())
+
+
+@pytest.mark.parametrize("change, gone", [({"decoder_layers": 0}, "decoders.*.layers"), ({"pcm2_prompts": 0}, "pcm2|beta_raw"), ({"ubpf_prompts": 0}, "ubpf|self_guided|language_guided|alpha_raw")])
+def test_a_part_that_is_left_out_has_no_weights_and_the_others_keep_their_names(change, gone):
+    whole, net, batch = PGLH(SMALL), PGLH(replace(SMALL, **change)), make_batch()
+    kept = {name: value.shape for name, value in whole.state_dict().items() if not re.match(gone, name)}
+    assert {name: value.shape for name, value in net.state_dict().items()} == kept and len(kept) < len(whole.state_dict())
+    losses = net.loss(batch)
+    losses["total"].backward()
+    assert all(torch.isfinite(value) for value in losses.values()) and losses["mask"] > 0 and all(p.grad is not None for p in net.encoders["audio"].parameters())
+    told = net.eval().explain(batch)
+    torch.testing.assert_close(told.score, net(batch))
+    assert set(told.self_attention) == set(told.alpha) == set(() if "ubpf_prompts" in change else MODALITIES) and set(told.recovered) == set(MODALITIES)
+    assert set(told.beta) == set(() if "pcm2_prompts" in change else ("audio", "vision"))

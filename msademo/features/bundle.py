@@ -92,7 +92,7 @@ def collate(samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray
     """One batch. masks: token_masks of each sample; text: (B, T, D) features of the words left (TextEncoder's output);
     clean_text: the same of all words, given when the batch is to carry targets for recovery; prompts: (T_P, D) features of each
     sample's guidance (PromptReader's output), (0, D) where a sample has none."""
-    values, missing, padding, target = {}, {}, {}, {}
+    values, missing, padding, target, lacking = {}, {}, {}, {}, {}
     for m in MODALITIES:
         gone = [mask[m] for mask in masks]
         longest = max([1] + [len(g) for g in gone])
@@ -101,7 +101,9 @@ def collate(samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray
         if m == "text":
             values[m] = statistics.standardise(text, m)
             target[m] = values[m] if clean_text is None else statistics.standardise(clean_text, m)
+            lacking[m] = torch.tensor([[not s.tokens.words] for s in samples]).expand(-1, longest)
         else:
+            lacking[m] = pad([s.track(m).missing for s in samples], longest, False)
             values[m] = statistics.standardise(pad([s.track(m).values for s in samples], longest, 0.0), m)
             target[m] = values[m]
     device = text.device
@@ -112,7 +114,7 @@ def collate(samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray
         prompt = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True).to(device)
         prompt_padding = torch.arange(prompt.shape[1], device=device)[None] >= torch.tensor([len(p) for p in prompts], device=device)[:, None]
         prompt = statistics.standardise(prompt, "text")
-    return Batch(moved(values), moved(missing), moved(padding), moved(target), score, prompt, prompt_padding)
+    return Batch(moved(values), moved(missing), moved(padding), moved(target), score, prompt, prompt_padding, moved(lacking))
 
 
 @torch.inference_mode()

@@ -22,7 +22,8 @@ from msademo.models.layers import Attention, EncoderLayer, absent_slot, position
 class PGLHConfig:
     """Sizes and choices; `dims` are the widths of the token features, read from the data.
 
-    pcm2_prompts: prompt tokens f_m^p a modality in (5). ubpf_prompts: prompt tokens f_m^(0) a modality in (11).
+    pcm2_prompts: prompt tokens f_m^p a modality in (5); 0 = recovery without the words' guidance (4). ubpf_prompts: prompt tokens f_m^(0) a
+    modality in (11); 0 = no UBPF, (15) pools H_m alone. decoder_layers: 0 = no decoder, a linear map recovers from H_m and mask tokens.
     lambda_sp, lambda_mask, lambda_global: the weights of (17). decoder_in_prediction: fill the missing places with the
     decoder's output and encode again before UBPF (the paper leaves the decoder out of inference).
     text_noise: standard deviation of Gaussian noise on text features in training; the tuned encoder knows its training sentences.
@@ -44,10 +45,11 @@ class PGLHConfig:
     decoder_in_prediction: bool = False
 
     def __post_init__(self):
-        sizes = (self.width, self.heads, self.feed_forward, self.encoder_layers, self.decoder_layers, self.pcm2_prompts, self.ubpf_prompts)
+        sizes = (self.width, self.heads, self.feed_forward, self.encoder_layers)
+        parts = (self.decoder_layers, self.pcm2_prompts, self.ubpf_prompts)
         if set(self.dims) != set(MODALITIES) or min(self.dims.values()) < 1:
             raise InputError(f"PGLH needs a positive width for each of {', '.join(MODALITIES)}; {dict(self.dims)} is not that.")
-        if min(sizes) < 1 or self.width % self.heads or not 0 <= self.dropout < 1 or self.text_noise < 0:
+        if min(sizes) < 1 or min(parts) < 0 or self.width % self.heads or not 0 <= self.dropout < 1 or self.text_noise < 0:
             raise InputError(f"PGLH cannot be built from {asdict(self)}; sizes must be positive and heads divide the width.")
         if min(self.lambda_sp, self.lambda_mask, self.lambda_global) < 0:
             raise InputError("PGLH's loss weights must not be negative.")
@@ -57,7 +59,8 @@ class PGLHConfig:
 class Batch:
     """What a fusion model reads. Per modality: values (B, T, D) float32 standardised, missing (B, T) bool, padding (B, T) bool.
 
-    target, for training: the values before corruption (for text, of the pass that read every word). score: (B,) float.
+    target, for training: the values before corruption (for text, of the pass that read every word). lacking (B, T) bool a modality: what the
+    clip itself has not (a frame without a face, words that are none), which has no target; None = nothing. score: (B,) float.
     prompt, for a guided model: features of the guidance's tokens (B, T_P, D_text) float32 standardised, with prompt_padding
     (B, T_P) bool; a clip whose places are all padding has no guidance, and None means that none has.
     """
@@ -69,9 +72,15 @@ class Batch:
     score: torch.Tensor | None = None
     prompt: torch.Tensor | None = None
     prompt_padding: torch.Tensor | None = None
+    lacking: Mapping[str, torch.Tensor] | None = None
 
     def hidden(self, modality: str) -> torch.Tensor:
         return self.missing[modality] | self.padding[modality]
+
+    def real(self, modality: str) -> torch.Tensor:
+        """(B, T) bool: the tokens that the complete clip has."""
+        real = ~self.padding[modality]
+        return real if self.lacking is None else real & ~self.lacking[modality]
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,8 @@ class Explained:
 
     score: (B,). recovered: per modality (B, T, D), the decoder's output. self_attention, language_attention: per modality
     the UBPF weights of (12) and of (13)/(14), averaged over heads, (B, P, T) and (B, P, T [+ T_t]); a column a token, without
-    the "absent" slots (their share is what a row lacks to one). alpha, beta: the learnt mixing numbers.
+    the "absent" slots (their share is what a row lacks to one). alpha, beta: the learnt mixing numbers. A part that the config
+    leaves out has neither weights nor numbers.
     """
 
     score: torch.Tensor
@@ -151,16 +161,16 @@ class PGLH(nn.Module):
         attention = lambda _: Attention(config.width, config.heads, config.dropout)
         prompts = lambda count, names: nn.ParameterDict({m: nn.Parameter(torch.randn(count, config.width) * 0.5) for m in names})
         number = lambda names: nn.ParameterDict({m: nn.Parameter(torch.zeros(())) for m in names})     # sigmoid(0) = 0.5
-        guided = ("audio", "vision")
+        guided, refined = ("audio", "vision") if config.pcm2_prompts else (), MODALITIES if config.ubpf_prompts else ()
         self.encoders = per_modality(lambda m: ModalityEncoder(config, config.dims[m]))
         self.decoders = per_modality(lambda m: Decoder(config, config.dims[m]))
         self.pcm2_prompt = prompts(config.pcm2_prompts, guided)
         self.pcm2_attention = per_modality(attention, guided)
         self.beta_raw = number(guided)
-        self.ubpf_prompt = prompts(config.ubpf_prompts, MODALITIES)
-        self.self_guided = per_modality(attention)
-        self.language_guided = per_modality(attention)
-        self.alpha_raw = number(MODALITIES)
+        self.ubpf_prompt = prompts(config.ubpf_prompts, refined)
+        self.self_guided = per_modality(attention, refined)
+        self.language_guided = per_modality(attention, refined)
+        self.alpha_raw = number(refined)
         self.score = nn.Linear(config.width, 1)
 
     def forward_encoders(self, batch: Batch) -> dict[str, Encoded]:
@@ -192,6 +202,9 @@ class PGLH(nn.Module):
         text, pooled, stages = encoded["text"], 0.0, {}
         for m in MODALITIES:
             here = encoded[m]
+            if m not in self.ubpf_prompt:
+                pooled = pooled + visible_mean(here.tokens, here.hidden)
+                continue
             prompt = self.ubpf_prompt[m].expand(len(here.tokens), -1, -1)
             first, own = self.self_guided[m](prompt, here.tokens, here.hidden, weights)               # (11), (12)
             memory, hidden = here.tokens, here.hidden
@@ -220,13 +233,14 @@ class PGLH(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
         """(9), (10), (17), each reconstruction loss a mean over a modality's feature dimensions and summed over modalities;
-        "total" is what to minimise. Padding never counts, and a batch without a missing token has a mask loss of 0."""
+        "total" is what to minimise. Padding and what a clip itself lacks never count, and a batch without a missing token has a mask loss of 0."""
         encoded = self.forward_encoders(batch)
         recovered = self.forward_recovery(encoded, batch)
         mask_loss, global_loss = 0.0, 0.0
         for m in MODALITIES:
             error = (recovered[m] - batch.target[m]).square().mean(-1)                                # (B, T)
-            real, gone = ~batch.padding[m], batch.missing[m] & ~batch.padding[m]
+            real = batch.real(m)
+            gone = batch.missing[m] & real
             global_loss = global_loss + (error * real).sum() / real.sum().clamp(min=1)                # (9)
             mask_loss = mask_loss + (error * gone).sum() / gone.sum().clamp(min=1)                    # (10)
         fused = self.refill(encoded, batch) if self.config.decoder_in_prediction else encoded
@@ -243,7 +257,7 @@ class PGLH(nn.Module):
         fused = self.refill(encoded, batch) if self.config.decoder_in_prediction else encoded
         score, stages = self.forward_fusion(fused, weights=True)
         own, language = {}, {}
-        for m in MODALITIES:
+        for m in stages:
             first, second = (w.mean(1) for w in stages[m])                                            # over heads
             length = batch.values[m].shape[1]
             own[m] = first[..., 1:]
