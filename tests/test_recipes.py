@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from dataclasses import replace
 
@@ -13,14 +14,21 @@ from msademo.errors import InputError
 from msademo.metrics import sims_metrics
 from msademo.models.pglh import PGLHConfig
 from msademo.models.pgmf import PAPER, paper_config
+from msademo.models.spro import SPROConfig
+from train.__main__ import main
 from train.papers import COLUMNS, ERRATA, SOURCES, printed, printed_by_rate
-from train.recipes import CONFIGS, FOLDER, LIMITS, read_recipe
+from train.recipes import CONFIGS, FOLDER, LIMITS, POSTS, read_recipe
+from train.spro_recipe import add_arguments, recipe_of
+from train.spro_task import SPROSettings
 
-ALL = list(itertools.product(CONFIGS, LIMITS))
+METHODS, SETS = ("pglh", "pgmf-teacher", "pgmf-student"), ("mosi", "mosei", "sims")
+ALL = list(itertools.product(METHODS, SETS))
 
 
 def test_there_is_a_file_for_every_method_and_data_set_and_no_other():
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(f"{method}-{dataset}.toml" for method, dataset in ALL)
+    others = [*itertools.product((*METHODS, "baseline"), ("own",)), *itertools.product(("spro",), POSTS)]
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(f"{method}-{dataset}.toml" for method, dataset in [*ALL, *others])
+    assert set(SETS) < set(LIMITS) and {method for method, _ in [*ALL, *others]} == set(CONFIGS)
 
 
 @pytest.mark.parametrize("method, dataset", ALL)
@@ -74,6 +82,31 @@ def test_files_of_ones_own(tmp_path):
         read_recipe("pglh", "mossi")
     with pytest.raises(InputError, match="no configuration"):
         read_recipe("pglh", str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("dataset", POSTS)
+def test_spros_configurations_hold_the_papers_values_where_it_has_any(dataset):
+    recipe = read_recipe("spro", f"spro-{dataset}")
+    config = recipe.build_config("spro", {})
+    assert recipe == read_recipe("spro", dataset) and recipe.dataset == dataset
+    assert (config.prompts, config.temperature, config.lambda_cap, config.captions) == (16, 0.07, 0.25, "three") and config.lambda_av == config.lambda_at == 1
+    assert config == SPROConfig(), "the bundled backbone's own values are the model's defaults"
+    assert (recipe.epochs, recipe.lr, recipe.settings) == (5, 8e-5, SPROSettings())
+
+
+def test_spros_options_and_overrides_change_its_file(capsys):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    asked = ["--config", "spro-mvsa-single", "--data", "x", "--epochs", "3", "--backbone", "open_clip:ViT-B-32:openai", "--stages", "single", "--seed", "7"]
+    recipe = recipe_of(parser.parse_args([*asked, "--set", "model.ramp=15", "model.stage_starts=0,5,10", "highest=0.5"]))
+    config = recipe.build_config("spro", {})
+    assert (recipe.epochs, recipe.seeds, recipe.lr, recipe.settings.highest) == (3, (7,), 8e-5, 0.5)
+    assert (config.backbone, config.captions, config.ramp, config.stage_starts) == ("open_clip:ViT-B-32:openai", "single", 15, (0, 5, 10))
+    for wrong, words in ((["model.promts=3"], "nearest is 'model.prompts'"), (["model.image_weight=1"], "'model.image_weight'"), (["draws=3"], "'draws'"), (["batch=1"], "two posts"),
+                         (["model.stage_starts=0,0,1"], "one after the other"), (["dataset=mosi"], "'mosi'")):
+        with pytest.raises(InputError, match=words):
+            recipe_of(parser.parse_args([*asked, "--set", *wrong]))
+    assert main(["spro", "--config", "mvsa-singel", "--data", "x"]) == 2 and "nearest is 'mvsa-single'" in capsys.readouterr().err
 
 
 def literal_sims(predicted, truth):

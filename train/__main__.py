@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+from pathlib import Path
 
 from msademo.errors import InputError
 
@@ -12,8 +14,8 @@ COMMANDS = {
     "prepare": ("train.prepare", "extract features of a data folder once, and cache them"),
     "face": ("train.face", "train the expression network on faces"),
     "text": ("train.text", "tune the text encoder's upper layers on transcripts with scores"),
-    "pglh": ("train.pglh", "train PGLH on the composed corpus; with --config and --pickle on an MMSA pickle"),
-    "spro": ("train.spro", "train SPRO on image-text posts"),
+    "pglh": ("train.pglh", "train PGLH on the composed corpus or a folder of labelled clips; with --config and --pickle on an MMSA pickle"),
+    "spro": ("train.spro", "train SPRO on image-text posts; with --config by a file of train/configs/"),
     "pgmf-teacher": ("train.pgmf_teacher", "train PGMF's teacher, guided by the corpus's prompts; with --config and --pickle on an MMSA pickle"),
     "pgmf-student": ("train.pgmf_student", "distil PGMF's student from a trained teacher; with --config and --pickle on an MMSA pickle"),
     "pgmf-ablation": ("train.pgmf_ablation", "train students with and without each part of their loss, side by side"),
@@ -26,8 +28,22 @@ COMMANDS = {
     "export-mmsa": ("train.export_mmsa", "write the composed corpus as an MMSA pickle, for any MMSA-style repository"),
     "table": ("train.table", "tables of runs on MMSA pickles, beside the papers' figures"),
 }
-# The same command on an MMSA pickle: another job with arguments of its own.
-ON_PICKLES = {"pglh": "train.pickled", "pgmf-teacher": "train.pickled", "pgmf-student": "train.pickled", "evaluate": "train.evaluate_pickled"}
+# Those that several processes of torchrun or accelerate launch work on together.
+TOGETHER = ("face", "text", "pglh", "spro", "pgmf-teacher", "pgmf-student", "baseline")
+# The same command with a configuration, or on an MMSA pickle or a folder of labelled clips: another job with arguments of its own.
+CONFIGURED = {"pglh": "train.pickled", "pgmf-teacher": "train.pickled", "pgmf-student": "train.pickled", "baseline": "train.pickled",
+              "evaluate": "train.evaluate_pickled", "spro": "train.spro_recipe"}
+LABELLED = ("labels.csv", "label.csv")              # what a folder of labelled clips has and the composed corpus's has not
+
+
+def is_configured(words: list[str]) -> bool:
+    """Does the command line ask for the other job?"""
+    if any(word.split("=")[0] in ("--pickle", "--config") for word in words):
+        return True
+    probe = argparse.ArgumentParser(add_help=False)
+    probe.add_argument("--data", nargs="?")
+    data = probe.parse_known_args(words)[0].data
+    return bool(data) and "spro" not in words and any((Path(data) / name).is_file() for name in LABELLED)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,18 +52,25 @@ def main(argv: list[str] | None = None) -> int:
     # Only the wanted job is imported: `--help` and a typo should not wait for torch.
     words = sys.argv[1:] if argv is None else argv
     wanted = next((word for word in words if word in COMMANDS), None)
-    on_pickle = any(word.split("=")[0] in ("--pickle", "--config") for word in words)
+    configured = is_configured(words)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name == wanted:
-            job = importlib.import_module(ON_PICKLES.get(name, module) if on_pickle else module)
+            job = importlib.import_module(CONFIGURED.get(name, module) if configured else module)
             job.add_arguments(command)
             command.set_defaults(run=job.run)
     args = parser.parse_args(argv)
+    if "WORLD_SIZE" in os.environ:                      # else torch may not be wanted at all
+        from train.processes import joined, speaks_for_all
     try:
-        args.run(args)
+        if "WORLD_SIZE" in os.environ:
+            with joined(args.command, args.command in TOGETHER):
+                args.run(args)
+        else:
+            args.run(args)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if "WORLD_SIZE" not in os.environ or speaks_for_all():
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last saved epoch", file=sys.stderr)

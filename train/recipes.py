@@ -11,25 +11,28 @@ from typing import Iterable, Mapping, Sequence
 
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
+from msademo.models.meanpool import MeanPoolConfig
 from msademo.models.pglh import PGLHConfig
 from msademo.models.pgmf import PGMFConfig
+from msademo.models.spro import SPROConfig
+from train.execution import OPTIONS, Execution
 from train.loop import Schedule
+from train.spro_task import SPROSettings
 from train.words import Masking
 
 FOLDER = Path(__file__).parent / "configs"
-CONFIGS = {"pglh": PGLHConfig, "pgmf-teacher": PGMFConfig, "pgmf-student": PGMFConfig}
-LIMITS = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}        # scores lie in [-limit, limit]; SIMS v2 is "sims"
-GIVEN = ("dims", "guided")                               # read from the arrays, and told by the command
+CONFIGS = {"pglh": PGLHConfig, "pgmf-teacher": PGMFConfig, "pgmf-student": PGMFConfig, "baseline": MeanPoolConfig, "spro": SPROConfig}
+# Scores lie in [-limit, limit]; SIMS v2 is "sims", and a folder of one's own is measured as MOSI or as SIMS are.
+LIMITS = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0, "folder-3": 3.0, "folder-1": 1.0}
+POSTS = ("mvsa-single", "mvsa-multiple")
+GIVEN = ("dims", "guided", "image_weight")               # read from the arrays, told by the command, chosen on valid
 EXPECTED = {tuple: "numbers with commas", bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How one method is trained on one data set.
-
-    dataset: whose scale and metrics hold. seeds: a run each. draws: masks a rate in evaluation. valid_rates: the epoch whose mean error over them on
-    valid is least is kept. highest, clean_share, span_share, absent: train.words.Masking. model: fields of the model's config.
-    """
+class Training:
+    """How long and how fast, as any method has it. seeds: a run each. precision, accumulate, deterministic: train.execution.Execution. model: fields of the
+    model's config."""
 
     dataset: str
     epochs: int
@@ -40,22 +43,50 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.0
     seeds: tuple[int, ...] = (1111, 1112, 1113)
+    precision: str = Execution.precision
+    accumulate: int = Execution.accumulate
+    deterministic: bool = Execution.deterministic
+    model: Mapping = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.dataset not in self.datasets():
+            raise InputError(f"There is no data set {self.dataset!r}; {nearest(self.dataset, self.datasets())}.")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise InputError(f"The seeds {', '.join(map(str, self.seeds)) or '(none)'} cannot be used; give different whole numbers from 0 on.")
+        self.schedule(self.seeds[0])                         # checks itself
+
+    def schedule(self, seed: int) -> Schedule:
+        return Schedule(self.epochs, self.lr, self.weight_decay, self.warmup, self.clip, self.ema, seed, self.execution)
+
+    @property
+    def execution(self) -> Execution:
+        return Execution(**{name: getattr(self, name) for name in OPTIONS})
+
+
+@dataclass(frozen=True)
+class Recipe(Training):
+    """How one method is trained on the clips of one data set.
+
+    dataset: whose scale and metrics hold. draws: masks a rate in evaluation. valid_rates: the epoch whose mean error over them on
+    valid is least is kept. highest, clean_share, span_share, absent: train.words.Masking.
+    """
+
     draws: int = 10
     valid_rates: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)
     highest: float = 0.9
     clean_share: float = 0.0
     span_share: float = 0.0
     absent: float = 0.0
-    model: Mapping = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.dataset not in LIMITS:
-            raise InputError(f"There is no data set {self.dataset!r}; {nearest(self.dataset, LIMITS)}.")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise InputError(f"The seeds {', '.join(map(str, self.seeds)) or '(none)'} cannot be used; give different whole numbers from 0 on.")
+        super().__post_init__()
         if self.batch < 1 or self.draws < 1 or not self.valid_rates or not all(0 <= rate <= 1 for rate in self.valid_rates):
             raise InputError("batch and draws must be positive, and valid_rates must name rates from 0 to 1.")
-        self.masking, self.schedule(self.seeds[0])           # both check themselves
+        self.masking                                         # checks itself
+
+    @staticmethod
+    def datasets() -> tuple[str, ...]:
+        return tuple(LIMITS)
 
     @property
     def limit(self) -> float:
@@ -65,13 +96,38 @@ class Recipe:
     def masking(self) -> Masking:
         return Masking(highest=self.highest, clean_share=self.clean_share, span_share=self.span_share, absent=self.absent)
 
-    def schedule(self, seed: int) -> Schedule:
-        return Schedule(self.epochs, self.lr, self.weight_decay, self.warmup, self.clip, self.ema, seed)
-
     def build_config(self, method: str, dims: Mapping[str, int]):
         """The model's config for features of these widths; checked there."""
-        guided = {} if method == "pglh" else {"guided": method == "pgmf-teacher"}
+        guided = {"guided": method == "pgmf-teacher"} if method.startswith("pgmf") else {}
         return CONFIGS[method](dims=dict(dims), **guided, **self.model)
+
+
+@dataclass(frozen=True)
+class PostRecipe(Training):
+    """How SPRO is trained on the posts of one data set; the others are train.spro_task.SPROSettings."""
+
+    whole_texts: float = SPROSettings.whole_texts
+    highest: float = SPROSettings.highest
+    hidden_patches: float = SPROSettings.hidden_patches
+    views: int = SPROSettings.views
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.settings                                        # checks itself
+
+    @staticmethod
+    def datasets() -> tuple[str, ...]:
+        return POSTS
+
+    @property
+    def settings(self) -> SPROSettings:
+        return SPROSettings(**{part.name: getattr(self, part.name) for part in fields(SPROSettings)})
+
+    def build_config(self, method: str, dims: Mapping[str, int]) -> SPROConfig:
+        return CONFIGS[method](**self.model)
+
+
+RECIPES = {method: PostRecipe if method == "spro" else Recipe for method in CONFIGS}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -113,7 +169,7 @@ def checked(name: str, value, like: object):
 
 def settings_of(method: str) -> tuple[dict, dict]:
     """What may be set: the recipe's fields and the model's, each with its default (or the name of its type)."""
-    return ({part.name: default_of(part) for part in fields(Recipe) if part.name != "model"},
+    return ({part.name: default_of(part) for part in fields(RECIPES[method]) if part.name != "model"},
             {part.name: default_of(part) for part in fields(CONFIGS[method]) if part.name not in GIVEN})
 
 
@@ -138,8 +194,9 @@ def put(tree: dict, name: str, value, method: str, where: str) -> None:
         tree["model"][key] = checked(name, value, model[key])
 
 
-def read_recipe(method: str, config: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe `config`: a data set's name for the file in train/configs/, or the path of a TOML file. overrides: "name=value" each."""
+def read_recipe(method: str, config: str, overrides: Sequence[str] = ()) -> Recipe | PostRecipe:
+    """The recipe `config`: a data set's name (or METHOD-NAME) for the file in train/configs/, or the path of a TOML file. overrides: "name=value" each."""
+    config = config.removeprefix(f"{method}-")
     path = Path(config) if config.endswith(".toml") else FOLDER / f"{method}-{config}.toml"
     if not path.is_file():
         known = sorted(found.stem.removeprefix(f"{method}-") for found in FOLDER.glob(f"{method}-*.toml"))
@@ -159,10 +216,10 @@ def read_recipe(method: str, config: str, overrides: Sequence[str] = ()) -> Reci
         if not equals:
             raise InputError(f"--set takes NAME=VALUE, such as epochs=20 or model.width=32, not {text!r}.")
         put(tree, name.strip(), value.strip(), method, "--set")
-    lacking = [part.name for part in fields(Recipe) if part.default is MISSING and part.default_factory is MISSING and part.name not in tree]
+    lacking = [part.name for part in fields(RECIPES[method]) if part.default is MISSING and part.default_factory is MISSING and part.name not in tree]
     if lacking:
         raise InputError(f"{path.name} lacks {lacking[0]!r}; a configuration names dataset, epochs and lr at least.")
-    recipe = Recipe(**tree)
+    recipe = RECIPES[method](**tree)
     recipe.build_config(method, dict.fromkeys(MODALITIES, 1))          # the model's own checks, before any data is read
     return recipe
 

@@ -17,8 +17,10 @@ import torch
 from msademo.checkpoint import file_hash, save_checkpoint
 from msademo.models.spro import CLASSES, SPROConfig
 from msademo.registry import build_spro
+from train.execution import add_execution_arguments, execution_of
 from train.loop import Schedule, best_device, fit
 from train.posts import read_captions, read_posts
+from train.processes import is_main, main_first
 from train.spro_task import SPROSettings, SPROTask
 from train.stems import CACHE, usable
 
@@ -35,10 +37,12 @@ def train_spro(args: argparse.Namespace, config: SPROConfig, settings: SPROSetti
     torch.manual_seed(schedule.seed)
     start = args.text if config.backbone == "bundled" and str(args.text) != "none" else None
     model = build_spro(config, start).to(best_device())
-    train, valid = (usable(read_posts(args.data, split, say), say, args.cache) for split in ("train", "valid"))
+    with main_first():
+        train, valid = (usable(read_posts(args.data, split, say), say, args.cache) for split in ("train", "valid"))
     captions = None if config.captions == "none" else read_captions(args.captions)
     text_name = f"{config.backbone} {config.text_blocks} {file_hash(start) if start else ''}"
-    task = SPROTask(model, train, valid, captions, settings, schedule.seed, args.cache, (text_name, config.backbone), say)
+    with main_first():
+        task = SPROTask(model, train, valid, captions, settings, schedule.seed, args.cache, (text_name, config.backbone), say)
     mark = {"settings": asdict(settings), "config": asdict(config), "text": file_hash(start) if start else None,
             "captions": file_hash(args.captions) if captions else None}
     return task, fit(task, schedule, work, mark, say), mark
@@ -60,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=SPROSettings.batch)
     parser.add_argument("--views", type=int, default=SPROSettings.views, help="augmented views a picture")
     parser.add_argument("--seed", type=int, default=1111)
+    add_execution_arguments(parser)
 
 
 def config_of(args: argparse.Namespace) -> SPROConfig:
@@ -75,12 +80,18 @@ def settings_of(args: argparse.Namespace) -> SPROSettings:
 
 
 def schedule_of(args: argparse.Namespace) -> Schedule:
-    return Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, ema=0.98, seed=args.seed)
+    return Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, ema=0.98, seed=args.seed, execution=execution_of(args))
 
 
 def run(args: argparse.Namespace) -> None:
-    schedule = schedule_of(args)
-    task, best, mark = train_spro(args, config_of(args), settings_of(args), schedule, args.work)
+    train_and_save(args, config_of(args), settings_of(args), schedule_of(args))
+
+
+def train_and_save(args: argparse.Namespace, config: SPROConfig, settings: SPROSettings, schedule: Schedule) -> None:
+    """One run and its checkpoint args.out."""
+    task, best, mark = train_spro(args, config, settings, schedule, args.work)
+    if not is_main():
+        return
     model = task.model
     config = replace(model.config, image_weight=best.metrics["image_weight"])
     metrics, shares = task.metrics(config.image_weight), task.labels.bincount(minlength=len(CLASSES)) / len(task.labels)
@@ -90,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
         args.out, "spro", asdict(config), tensors, classes=list(CLASSES), class_shares=dict(zip(CLASSES, shares.tolist())),
         tuned=what_is_tuned(config), start={"text_sha256": mark["text"]},
         captions={"file": args.captions.name, "sha256": mark["captions"]} if mark["captions"] else None,
-        settings=mark["settings"], schedule=asdict(schedule), epoch=best.epoch, seed=args.seed, history=best.history,
+        settings=mark["settings"], schedule=asdict(schedule), epoch=best.epoch, seed=schedule.seed, history=best.history,
         metrics={"split": "valid", "protocol": f"{len(task.truth)} posts, nothing missing; epoch and fusion weight chosen here", **metrics},
         data="MVSA (Niu et al. 2016), train split; research use", command=shlex.join(["python", "-m", "train", *sys.argv[1:]]))
     print(f"wrote {args.out}: epoch {best.epoch}, fusion weight {config.image_weight}, valid accuracy {metrics['fusion']['accuracy']:.4f}")
