@@ -126,5 +126,5 @@ def test_the_unexpected_is_generic_and_the_log_keeps_the_text_out(client, clip, 
 
 
 def test_only_documented_endpoints_are_public(client):
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/analyze_clip", "/analyze_post"]
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/analyze_clip", "/analyze_post", "/analyze_clips", "/analyze_posts"]
     assert not client.view_api(return_format="dict")["unnamed_endpoints"]

@@ -12,6 +12,7 @@ import torch
 from msademo.errors import InputError
 from msademo.study.desk import Desk
 from msademo.ui.api import add_clip_api
+from msademo.ui.batch_api import add_batch_api
 from msademo.ui.clip_tab import build_clip_tab
 from msademo.ui.models import build_models_tab
 from msademo.ui.post_api import add_post_api
@@ -41,6 +42,7 @@ def build_demo(analyzer, sets: str | None = None) -> gr.Blocks:
                 build_models_tab(analyzer, models, lambda: desk.runner.busy)
         add_clip_api(analyzer)
         add_post_api(analyzer)
+        add_batch_api(analyzer)
     return demo
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from msademo.ui import openapi
 from msademo.ui.examples import EXAMPLES
 from msademo.ui.post_style import POST_CSS
 from msademo.ui.study_style import STUDY_CSS
@@ -131,5 +132,5 @@ addEventListener("keyup", (event) => {
 def launch_options() -> dict:
     """Arguments of Blocks.launch that belong to the page itself; where to listen stays with GRADIO_SERVER_NAME and _PORT."""
     theme = gr.themes.Default(primary_hue="blue", secondary_hue="orange", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
-    return {"theme": theme, "css": CSS + POST_CSS + STUDY_CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": "200mb", "show_error": True, 
-            "share": False, "ssr_mode": False, "state_session_capacity": 100, "footer_links": ["api", "settings"]}
+    return {"theme": theme, "css": CSS + POST_CSS + STUDY_CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": "200mb", "show_error": True,
+            "app_kwargs": {"routes": openapi.routes()}, "share": False, "ssr_mode": False, "state_session_capacity": 100, "footer_links": ["api", "settings"]}
