@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from msademo.errors import InputError
@@ -60,16 +61,15 @@ def main(argv: list[str] | None = None) -> int:
             job.add_arguments(command)
             command.set_defaults(run=job.run)
     args = parser.parse_args(argv)
-    if "WORLD_SIZE" in os.environ:                      # else torch may not be wanted at all
-        from train.processes import joined, speaks_for_all
+    group, speaks = nullcontext(), lambda: True
+    if "WORLD_SIZE" in os.environ:                      # set by a launcher; else torch may not be wanted at all
+        from train import processes
+        group, speaks = processes.joined(args.command, args.command in TOGETHER), processes.speaks_for_all
     try:
-        if "WORLD_SIZE" in os.environ:
-            with joined(args.command, args.command in TOGETHER):
-                args.run(args)
-        else:
+        with group:
             args.run(args)
     except InputError as error:
-        if "WORLD_SIZE" not in os.environ or speaks_for_all():
+        if speaks():
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

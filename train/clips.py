@@ -19,8 +19,10 @@ from msademo.features.text import TextTokens, load_text_encoder
 from msademo.metrics import regression_metrics
 from train.compose import Composer, Composition
 from train.data import Transcript, read_transcripts, training_transcripts
+from train.execution import add_execution_arguments
 from train.loop import Fitted, Schedule, best_device, fit
 from train.prepare import CACHE, load_pool
+from train.processes import Share, Sliced, is_main, main_first
 from train.prompts import PromptBook, fixed_clip
 from train.text import similar_lengths
 from train.words import Masking, WordReader, read_sentences
@@ -29,7 +31,7 @@ VALID_RATES = (0.0, 0.3, 0.6, 0.9)
 VALID_COMPOSITIONS = 3
 
 
-class ClipTask:
+class ClipTask(Sliced):
     """Composed clips for train.loop.fit. `build(dims)` makes the model once the widths of the features are known.
 
     compositions: how many fixed compositions of each transcript clips are drawn from; 0 composes every epoch anew.
@@ -74,8 +76,10 @@ class ClipTask:
         """What makes a text long to work on; texts of one batch should be alike in it."""
         return len(tokens)
 
-    def batches(self, epoch: int):
-        words, rng = self.words.epoch(epoch), np.random.default_rng([self.seed, epoch, 1])
+    def slices(self, epoch: int, share: Share):
+        with main_first():
+            words = self.words.epoch(epoch)
+        rng = np.random.default_rng([self.seed, epoch, 1])
         together = lambda features: nn.utils.rnn.pad_sequence(features, batch_first=True).float().to(best_device())
         lengths = [self.size(self.words.tokens[i], gone) for i, gone in zip(words.rows, words.gone)]
         for group in similar_lengths(lengths, self.batch, rng)[:self.steps_per_epoch]:
@@ -85,12 +89,13 @@ class ClipTask:
                 gone = {m: self.masking.draw(clip.units(m), m, words.absent[j], rng) for m in ("audio", "vision")}
                 clips.append(clip)
                 masks.append(token_masks(clip, {"text": words.gone[j], **gone}))
-            yield collate(clips, masks, together([words.features[j] for j in group]), self.statistics,
-                          together([self.words.clean[words.rows[j]] for j in group]),
-                          self.guidance(clips, [self.words.transcripts[words.rows[j]].words for j in group]))
+            yield [collate(clips[part], masks[part], together([words.features[j] for j in group[part]]), self.statistics,
+                           together([self.words.clean[words.rows[j]] for j in group[part]]),
+                           self.guidance(clips[part], [self.words.transcripts[words.rows[j]].words for j in group[part]]))
+                   for part in share.cut(len(group))]
 
-    def loss(self, batch) -> torch.Tensor:
-        return self.model.loss(batch)["total"]
+    def loss(self, batch, counts: torch.Tensor | None = None) -> torch.Tensor:
+        return self.model_losses(batch, counts)["total"]
 
     def prepare_valid(self, transcripts: list[Transcript]) -> None:
         """Fixed clips and masks; the words' features are the same every epoch, so they are computed once."""
@@ -128,7 +133,8 @@ class ClipTask:
 
 def train_clips(name: str, build, config_of, args, schedule: Schedule, masking: Masking, batch: int = 64) -> Fitted:
     """Train, then write the checkpoint with all it needs to be used. `config_of(model)` is the model's config as a dict."""
-    task = ClipTask(name, build, args.data, args.text, args.face, args.cache, masking, Composition(), args.seed, batch)
+    with main_first():
+        task = ClipTask(name, build, args.data, args.text, args.face, args.cache, masking, Composition(), args.seed, batch)
     settings = clip_settings(args, masking, batch, config=config_of(task.model))
     best = fit(task, schedule, args.work, settings)
     save_clip_model(args.out, task, name, config_of(task.model), task.model, best, best.metrics, args, schedule, settings)
@@ -144,6 +150,8 @@ def clip_settings(args, masking: Masking, batch: int, **more) -> dict:
 def save_clip_model(path: Path, task: ClipTask, method: str, config: dict, model: nn.Module, best: Fitted, metrics: dict, args,
                     schedule: Schedule, settings: dict, options: str = "", **more) -> None:
     """Write one clip model's checkpoint; metrics: its own on valid at the best epoch. options: what the command had beside the shared ones."""
+    if not is_main():
+        return
     save_checkpoint(
         path, method, config, model.state_dict(),
         statistics=task.statistics.to_dict(), scale=[-3.0, 3.0], median=float(np.median([row.score for row in task.words.transcripts])),
@@ -153,7 +161,7 @@ def save_clip_model(path: Path, task: ClipTask, method: str, config: dict, model
         metrics={"corpus": "composed corpus", "split": "valid", "protocol": "MOSI valid, 3 compositions, one mask draw a rate; epoch chosen here", **metrics},
         data="composed corpus: CMU-MOSI and CMU-MOSEI transcripts and scores, RAVDESS and Emo-DB voices, FER2013 faces (train splits); "
              "research use, RAVDESS CC BY-NC-SA 4.0",
-        command=f"python -m train {task.name} --data DATA --epochs {schedule.epochs} --lr {schedule.lr} --seed {args.seed}{options}", **more)
+        command=f"python -m train {task.name} --data DATA --epochs {schedule.epochs} --lr {schedule.lr} --seed {args.seed}{options}{schedule.execution.options()}", **more)
     print(f"wrote {path}: epoch {best.epoch}, valid score {metrics['score']:.4f}")
 
 
@@ -168,3 +176,4 @@ def add_clip_arguments(parser, name: str, epochs: int, lr: float) -> None:
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--lr", type=float, default=lr)
     parser.add_argument("--seed", type=int, default=1111)
+    add_execution_arguments(parser)

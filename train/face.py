@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression
 from msademo.checkpoint import file_hash, read_checkpoint
 from msademo.errors import InputError
+from train.execution import add_execution_arguments, execution_of
 from train.loop import Schedule, best_device, fit, swap_in, trained_weights
 
 TERMS = "FER2013 (Goodfellow et al. 2013), duplicates across splits removed; research use"
@@ -252,6 +253,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--start", default=None, help="checkpoint to go on from instead of random weights")
     parser.add_argument("--average", action="store_true", help="keep the mean of the trained weights and --start's where valid says it is better")
     parser.add_argument("--seed", type=int, default=1111)
+    add_execution_arguments(parser)
 
 
 def averaged(task: FaceTask, start: str) -> bool:
@@ -272,7 +274,8 @@ def run(args) -> None:
     if args.batch < 2 or args.balance < 0 or not 0 <= args.augment <= 1:
         raise InputError(f"Batch {args.batch}, balance {args.balance} and augmentation {args.augment} cannot be trained; give "
                          "--batch 2 or more, --balance 0 or more and --augment from 0 to 1.")
-    schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, warmup=0.08, clip=2.0, ema=0.998, seed=args.seed)
+    schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, warmup=0.08, clip=2.0, ema=0.998, seed=args.seed,
+                        execution=execution_of(args))
     torch.manual_seed(args.seed)
     net = load_expression(args.start) if args.start else ExpressionNet()
     task = FaceTask(read_faces(args.data, "train"), read_faces(args.data, "valid"), net.to(best_device()),

@@ -27,6 +27,7 @@ from msademo.registry import FusionModel
 from msademo.transcript import split_words
 from train.loop import best_device
 from train.pickles import Split
+from train.processes import Share, Sliced, is_main
 from train.readers import Encoder, Texts, read_texts
 from train.recipes import Recipe
 
@@ -77,7 +78,7 @@ def with_prompts(data: Featured, encoder: Encoder | None) -> tuple[Featured, str
     """The split with its guidance read by the text encoder, in half precision, and where the guidance comes from."""
     if encoder is None:
         raise InputError("A guided teacher reads its prompts with a text encoder; give --text-encoder bundled or a BERT, or --without-prompt.")
-    prompts, origin = prompts_of(data.split)
+    prompts, origin = prompts_of(data)
     reader = PromptReader(encoder)
     return replace(data, prompts=[reader(prompt).half() for prompt in prompts]), origin
 
@@ -85,7 +86,7 @@ def with_prompts(data: Featured, encoder: Encoder | None) -> tuple[Featured, str
 def signature(splits: Mapping[str, Split]) -> str:
     """Names the data of a run: a state or a teacher of other data is refused. The arrays' sums stand for the arrays."""
     told = [(name, part.ids, part.scores.tolist(), [(key, list(value.shape), float(value.sum(dtype=np.float64)))
-             for key in ("text", "audio", "vision", "bert") if (value := getattr(part, key)) is not None]) for name, part in sorted(splits.items())]
+             for key in ("text", "audio", "vision", "bert") if (value := getattr(part, key)) is not None] or part.digest) for name, part in sorted(splits.items())]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -118,7 +119,7 @@ def valid_cases(data: Featured, rates: tuple[float, ...]) -> list[tuple]:
     return cases
 
 
-class FeaturedTask:
+class FeaturedTask(Sliced):
     """A method on one pickle. build(dims) makes the model; every epoch shuffles all training samples and draws new masks, from (seed, epoch)."""
 
     def __init__(self, name: str, build, train: Featured, valid: Featured, recipe: Recipe, seed: int, statistics: Statistics | None = None):
@@ -128,8 +129,7 @@ class FeaturedTask:
         torch.manual_seed(seed)
         self.model = build({m: len(self.statistics.mean[m]) for m in MODALITIES}).to(best_device())
         self.steps_per_epoch = -(-len(train.samples) // recipe.batch)
-        self.parts: dict[str, list[float]] = {}
-        self.cases = valid_cases(valid, recipe.valid_rates)
+        self.cases = valid_cases(valid, recipe.valid_rates) if is_main() else []         # who validates reads them
 
     def clean_text(self, rows: Sequence[int]) -> torch.Tensor:
         """(B, T, D): the words of training samples as they are with none missing."""
@@ -138,9 +138,12 @@ class FeaturedTask:
     def measure(self) -> Statistics:
         """Mean and deviation of each feature over real (not padded) steps of training samples."""
         some = np.random.default_rng(self.seed).permutation(len(self.train.samples))[:SAMPLED]
-        return Statistics.of({"text": np.concatenate([np.asarray(self.clean[i], np.float32) for i in some]), **{m: np.concatenate([self.train.samples[i].track(m).values for i in some]) for m in ("audio", "vision")}})
+        there = lambda track: track.values[~track.missing]                  # a frame without a face says nothing of faces
+        sampled = {"text": np.concatenate([np.asarray(self.clean[i], np.float32) for i in some]),
+                   **{m: np.concatenate([there(self.train.samples[i].track(m)) for i in some]) for m in ("audio", "vision")}}
+        return Statistics.of({m: values if len(values) else np.tile(np.float32([[-1], [1]]), values.shape[1]) for m, values in sampled.items()})
 
-    def batches(self, epoch: int):
+    def slices(self, epoch: int, share: Share):
         rng, masking = np.random.default_rng([self.seed, epoch]), self.recipe.masking
         order = rng.permutation(len(self.train.samples))
         for start in range(0, len(order), self.recipe.batch):
@@ -149,29 +152,25 @@ class FeaturedTask:
             for sample in samples:
                 absent = masking.absent_modalities(rng)
                 masks.append(token_masks(sample, {m: masking.draw(sample.units(m), m, absent, rng) for m in MODALITIES}))
-            text = padded(self.train.texts.features(rows, [mask["text"] for mask in masks]))
-            prompts = None if self.train.prompts is None else [self.train.prompts[i].float() for i in rows]
-            yield collate(samples, masks, text, self.statistics, self.clean_text(rows), prompts)
+            yield [self.read(rows[part], samples[part], masks[part]) for part in share.cut(len(rows))]
 
-    def losses(self, batch) -> dict[str, torch.Tensor]:
-        return self.model.loss(batch)
+    def read(self, rows: np.ndarray, samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray]]):
+        """The batch of these training samples with the words that their masks leave."""
+        text = padded(self.train.texts.features(rows, [mask["text"] for mask in masks]))
+        prompts = None if self.train.prompts is None else [self.train.prompts[i].float() for i in rows]
+        return collate(samples, masks, text, self.statistics, self.clean_text(rows), prompts)
 
-    def loss(self, batch) -> torch.Tensor:
-        parts = self.losses(batch)
-        for name, value in parts.items():
-            if name != "total":
-                self.parts.setdefault(f"loss_{name}", []).append(float(value.detach()))
-        return parts["total"]
+    def loss(self, batch, counts: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        return self.model_losses(batch, counts)
 
     def validate(self) -> dict[str, float]:
-        """score: minus the mean absolute error, averaged over the recipe's valid_rates. With it the epoch's mean of each part of the loss."""
+        """score: minus the mean absolute error, averaged over the recipe's valid_rates."""
         report = {}
         for rate, masks, words in self.cases:
             prompts = None if self.valid.prompts is None else [prompt.float() for prompt in self.valid.prompts]
             metrics = METRICS[self.recipe.dataset](predict(self.model, self.statistics, self.valid.samples, masks, words, prompts=prompts), self.valid.truth)
             report |= {f"{name}@{rate}": metrics[name] for name in ("mae", "corr", "acc2" if "acc2" in metrics else "acc2_non0")}
-        parts, self.parts = {name: float(np.mean(values)) for name, values in self.parts.items()}, {}
-        return {"score": -float(np.mean([value for name, value in report.items() if name.startswith("mae")])), **report, **parts}
+        return {"score": -float(np.mean([value for name, value in report.items() if name.startswith("mae")])), **report}
 
 
 class DistilledTask(FeaturedTask):
@@ -181,14 +180,14 @@ class DistilledTask(FeaturedTask):
         self.teacher = teacher.model.to(best_device()).eval().requires_grad_(False)
         super().__init__(name, build, train, valid, recipe, seed, teacher.statistics)
 
-    def losses(self, batch) -> dict[str, torch.Tensor]:
+    def loss(self, batch, counts: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         config = self.model.config
         keep = "last" if config.alpha else "none"
         guide = None
         if config.alpha or config.beta:
             with torch.no_grad():
                 guide = self.teacher.align(batch, keep)
-        return distillation(self.model.align(batch, keep), guide, batch.score, config.alpha, config.beta)
+        return self.weighted(distillation(self.model.align(batch, keep), guide, batch.score, config.alpha, config.beta), batch, counts)
 
 
 def unit_masks(data: Featured, ratios: Mapping[str, float], seed: int) -> list[dict[str, np.ndarray]]:

@@ -1,7 +1,8 @@
 """The training loop every job shares: AdamW, warm-up and cosine, averaged weights, exact resume.
 
 Everything random in a job is drawn from (seed, epoch), and the state is saved atomically after each epoch; so a run that
-is killed and started again walks through the same batches with the same numbers as one that was left alone.
+is killed and started again walks through the same batches with the same numbers as one that was left alone. Several processes,
+or several slices of a batch, give the gradient of the whole batch (train/processes.py).
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ import io
 import json
 import math
 import time
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Iterable, Protocol
+from typing import Iterable, Mapping, Protocol
 
 import torch
 from torch import nn
 
 from msademo.checkpoint import write_atomically
 from msademo.errors import InputError
+from train.execution import Execution
 from train.plots import write_curves
+from train.processes import Share, add_up, from_main, is_main, rank, share_weights, sum_gradients, sums_over_processes
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast. lr is the peak of a linear warm-up followed by a cosine to zero."""
+    """How long, how fast and in what manner. lr is the peak of a linear warm-up followed by a cosine to zero."""
 
     epochs: int = 10
     lr: float = 1e-3
@@ -35,6 +37,7 @@ class Schedule:
     clip: float = 1.0            # gradient norm
     ema: float = 0.0             # decay of the averaged weights that are validated and kept; 0 = the raw weights
     seed: int = 1111
+    execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self):
         if self.epochs < 1 or self.lr <= 0 or not 0 <= self.warmup < 1 or not 0 <= self.ema < 1 or self.clip <= 0:
@@ -44,14 +47,14 @@ class Schedule:
 
 class Task(Protocol):
     """What a job brings to the loop. Batches are on the model's device. Several models that are trained side by side on one sum of
-    losses are the model's `members`, and each has its gradient clipped on its own."""
+    losses are the model's `members`, and each has its gradient clipped on its own. One whose batches can be cut is train.processes.Sliced besides."""
 
     name: str
     model: nn.Module
     steps_per_epoch: int
 
     def batches(self, epoch: int) -> Iterable: ...                 # the same for the same epoch, always
-    def loss(self, batch) -> torch.Tensor: ...
+    def loss(self, batch) -> torch.Tensor | Mapping[str, torch.Tensor]: ...      # with "total", and parts of it for the curves
     def validate(self) -> dict[str, float]: ...                    # "score": the higher the better
 
 
@@ -67,13 +70,6 @@ class Fitted:
 
 def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def half_precision(model: nn.Module):
-    """bf16 on a GPU that has it; CPUs stay in float32, where it was measured to be faster."""
-    if device_of(model).type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
 
 
 def best_device() -> torch.device:
@@ -103,7 +99,10 @@ def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict]:
 def fingerprint(task: Task, schedule: Schedule, settings: dict) -> str:
     """Names one exact run; a state saved by another one is not resumed."""
     shapes = {name: list(value.shape) for name, value in task.model.state_dict().items()}
-    return hashlib.sha256(json.dumps([task.name, asdict(schedule), settings, shapes], sort_keys=True, default=str).encode()).hexdigest()
+    told = {name: value for name, value in asdict(schedule).items() if name != "execution"}
+    if schedule.execution.changed:
+        told["execution"] = schedule.execution.changed
+    return hashlib.sha256(json.dumps([task.name, told, settings, shapes], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -122,25 +121,61 @@ def swap_in(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, tor
     return before
 
 
+def backward(task: Task, slices: list, share: Share, schedule: Schedule, scaler: torch.amp.GradScaler) -> dict[str, float]:
+    """Leave the gradient of one batch in the parameters; returns the loss ("total") of the whole batch, and of its parts what these slices bring."""
+    device, told = device_of(task.model), {"total": 0.0}
+    counts = None
+    if share.parts > 1:
+        counts = add_up(sum((task.counts(batch).to(device, torch.float32) for batch in slices), start=torch.zeros(task.counted, device=device)))
+    for batch in slices:
+        with schedule.execution.autocast(device):
+            losses = task.loss(batch) if counts is None else task.loss(batch, counts)
+        losses = losses if isinstance(losses, Mapping) else {"total": losses}
+        scaler.scale(losses["total"]).backward()
+        for name, value in losses.items():
+            told[name] = told.get(name, 0.0) + value.item()
+    return {**told, "total": sum_gradients(task.model.parameters(), told["total"])}
+
+
+def read_state(path: Path, device: torch.device) -> dict | None:
+    """What process 0 finds there, in every process; None where there is nothing. Half-written files of a run that was killed are swept away."""
+    content = None
+    if is_main():
+        for left in path.parent.glob(f".{path.name}.*"):
+            left.unlink(missing_ok=True)
+        content = path.read_bytes() if path.is_file() else None
+    content = from_main(content)
+    return None if content is None else torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+
+
 def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | None = None, say=print) -> Fitted:
-    """Train `task` for schedule.epochs, resuming from workdir/state.pt when the very same run left one there. Ends with curves.csv and curves.png."""
+    """Train `task` for schedule.epochs, resuming from workdir/state.pt when the very same run left one there. Ends with curves.csv and curves.png.
+    Every process of a group gets the same result; process 0 validates and writes."""
     workdir = Path(workdir)
     state_file = workdir / "state.pt"
+    share = Share.of(schedule.execution.accumulate)
+    if share.parts > 1 and not hasattr(task, "slices"):
+        raise InputError(f"The training {task.name} compares the samples of a batch with each other (batch normalisation), so no batch of it can be cut; "
+                         "start it in one process and without --accumulate.")
     mark = fingerprint(task, schedule, settings or {})
     model, device = task.model, device_of(task.model)
     optimizer = torch.optim.AdamW(parameter_groups(model, schedule), lr=schedule.lr, betas=(0.9, 0.98))
+    scaler = schedule.execution.scaler(device)
+    share_weights(model)
     average = trained_weights(model)
     best: Fitted | None = None
     history: list[dict[str, float]] = []
     done = first = 0
-    if state_file.is_file():
-        state = torch.load(state_file, map_location=device, weights_only=True)
+    state = read_state(state_file, device)
+    if state is not None:
         if state["fingerprint"] != mark:
-            raise InputError(f"{workdir} holds a run with other settings or data; give another --work folder, or delete this one.")
+            raise InputError(f"{workdir} holds a run with other settings, data or number of processes; give another --work folder, or delete this one.")
         swap_in(model, state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, history, done = state["average"], state["history"], state["epochs"]
         first = state["step"]
+        if scaler.is_enabled():
+            scaler.load_state_dict(state["scaler"])
         if state["best"]:
             best = Fitted(**state["best"], history=history)
         say(f"{task.name}: goes on after epoch {done} of {schedule.epochs}")
@@ -149,22 +184,23 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
     started = time.monotonic()
     step = first
     for epoch in range(done, schedule.epochs):
-        torch.manual_seed(schedule.seed * 100_003 + epoch)      # dropout; batches seed themselves from the epoch
+        torch.manual_seed(schedule.seed * 100_003 + epoch + 7_368_787 * rank())      # dropout; batches seed themselves from the epoch
         model.train()
-        running, said = 0.0, time.monotonic()
-        for count, batch in enumerate(task.batches(epoch), start=1):
+        sums, said = {"total": 0.0}, time.monotonic()
+        steps = task.slices(epoch, share) if share.parts > 1 else ([batch] for batch in task.batches(epoch))
+        for count, slices in enumerate(steps, start=1):
             rate = learning_rate(step, total, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            with half_precision(model):
-                loss = task.loss(batch)
-            if not torch.isfinite(loss):
-                raise RuntimeError(f"{task.name}: the loss became {loss.item()} at epoch {epoch + 1}, step {count}; lower --lr")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            losses = backward(task, slices, share, schedule, scaler)
+            if not math.isfinite(losses["total"]):
+                raise RuntimeError(f"{task.name}: the loss became {losses['total']} at epoch {epoch + 1}, step {count}; lower --lr")
+            scaler.unscale_(optimizer)
             for parameters in separate:
                 nn.utils.clip_grad_norm_(parameters, schedule.clip)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             step += 1
             if schedule.ema:
                 # Early averages would remember the random start, so the decay grows with the steps taken.
@@ -176,27 +212,33 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
                                 average[name].lerp_(value, 1 - decay)
                             else:
                                 average[name].copy_(value)
-            running += loss.item()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
             if time.monotonic() - said > 15:
                 said = time.monotonic()
                 left = (said - started) / (step - first) * (total - step)
                 say(f"{task.name}: epoch {epoch + 1}/{schedule.epochs} step {count}/{task.steps_per_epoch} "
-                    f"loss {running / count:.4f} lr {rate:.2e} ETA {left / 60:.1f} min")
+                    f"loss {sums['total'] / count:.4f} lr {rate:.2e} ETA {left / 60:.1f} min")
         if not schedule.ema:
             average = trained_weights(model)
+        loss = sums.pop("total") / max(1, count)
+        parts = {f"loss_{name}": value / max(1, count) for name, value in sums_over_processes(sums).items()}
         live = swap_in(model, average)
         model.eval()
-        metrics = {"epoch": epoch + 1, "loss": running / max(1, count), **task.validate()}
+        metrics = from_main({"epoch": epoch + 1, "loss": loss, **task.validate(), **parts} if is_main() else None)
         swap_in(model, live)
         history.append(metrics)
         if best is None or metrics["score"] > best.metrics["score"]:
             best = Fitted({name: value.clone() for name, value in average.items()}, epoch + 1, metrics, history)
-        save_state(state_file, fingerprint=mark, model=live, optimizer=optimizer.state_dict(), average=average,
-                   history=history, epochs=epoch + 1, step=step,
-                   best={"weights": best.weights, "epoch": best.epoch, "metrics": best.metrics})
+        if is_main():
+            save_state(state_file, fingerprint=mark, model=live, optimizer=optimizer.state_dict(), average=average,
+                       history=history, epochs=epoch + 1, step=step,
+                       best={"weights": best.weights, "epoch": best.epoch, "metrics": best.metrics},
+                       **({"scaler": scaler.state_dict()} if scaler.is_enabled() else {}))
         say(f"{task.name}: epoch {epoch + 1}/{schedule.epochs} " + " ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "epoch")
             + f" ({(time.monotonic() - started) / 60:.1f} min)")
-    write_curves(workdir, task.name, history)
+    if is_main():
+        write_curves(workdir, task.name, history)
     swap_in(model, best.weights)
     model.eval()
     return best

@@ -24,7 +24,9 @@ from msademo.models.pgmf import PGMF, SOURCES, STUDENT_LAYERS, PGMFConfig, disti
 from msademo.registry import FusionModel, load_fusion
 from train.clips import VALID_RATES, ClipTask, add_clip_arguments, clip_settings, save_clip_model
 from train.compose import Composition
+from train.execution import execution_of
 from train.loop import Schedule, best_device, fit
+from train.processes import main_first
 from train.prompts import COMPOSITIONS, PromptBook
 from train.words import Masking
 
@@ -62,7 +64,7 @@ class StudentTask(GuidedTask):
     def measure(self):
         return self.known
 
-    def loss(self, batch) -> torch.Tensor:
+    def loss(self, batch, counts: torch.Tensor | None = None) -> torch.Tensor:
         """The sum of the students' losses (13); each is optimised on its own."""
         assert not self.teacher.training and not any(p.requires_grad for p in self.teacher.parameters()), "the teacher is frozen and in eval mode"
         students = self.model.members
@@ -71,8 +73,9 @@ class StudentTask(GuidedTask):
         if attended or any(member.config.beta for member in students):
             with torch.no_grad():
                 guide = self.teacher.align(batch, "last" if attended else "none")
-        return sum(distillation(member.align(batch, "last" if member.config.alpha else "none"), guide, batch.score,
-                                member.config.alpha, member.config.beta)["total"] for member in students)
+        found = (distillation(member.align(batch, "last" if member.config.alpha else "none"), guide, batch.score, member.config.alpha, member.config.beta)
+                 for member in students)
+        return sum(self.weighted(losses, batch, counts)["total"] for losses in found)
 
     def validate(self) -> dict[str, float]:
         """Means over the students; those of each by "name:" where there are several."""
@@ -144,7 +147,7 @@ def guidance_of(book: PromptBook | None, path: Path) -> dict | None:
 
 
 def schedule_of(args) -> Schedule:
-    return Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, ema=0.995, seed=args.seed)
+    return Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, ema=0.995, seed=args.seed, execution=execution_of(args))
 
 
 def masking_of(args) -> Masking:
@@ -159,11 +162,12 @@ def add_shared_arguments(parser: argparse.ArgumentParser, name: str, epochs: int
 
 def train_students(args: argparse.Namespace, name: str, members: dict[str, tuple[int, dict]], paths: Sequence[Path]) -> StudentTask:
     """Train students side by side and write each one's checkpoint. All are kept at the epoch that is best on average."""
+    masking, schedule = masking_of(args), schedule_of(args)
     teacher, book, origin = load_teacher(args)
     for _, changes in members.values():
         check_same_shape(PGMFConfig(guided=False, dims=teacher.model.config.dims, **{**STUDENT_LAYERS, **changes}), teacher.model.config, Path(args.teacher).name)
-    masking, schedule = masking_of(args), schedule_of(args)
-    task = StudentTask(name, students_of(members), args, masking, book, teacher)
+    with main_first():
+        task = StudentTask(name, students_of(members), args, masking, book, teacher)
     settings = clip_settings(args, masking, BATCH, members={key: [seed, changes] for key, (seed, changes) in members.items()},
                              config=asdict(task.model.members[0].config), compositions=COMPOSITIONS, **origin)
     best = fit(task, schedule, args.work, settings)

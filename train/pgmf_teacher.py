@@ -9,6 +9,7 @@ from msademo.models.pgmf import PGMF, PGMFConfig
 from train.clips import clip_settings, save_clip_model
 from train.loop import fit
 from train.pgmf import BATCH, GuidedTask, add_shared_arguments, guidance_of, masking_of, schedule_of
+from train.processes import main_first
 from train.prompts import COMPOSITIONS, PromptBook
 
 
@@ -18,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    book = None if args.without_prompt else PromptBook.read(args.prompts)
     masking, schedule = masking_of(args), schedule_of(args)
-    task = GuidedTask("pgmf-teacher", lambda dims: PGMF(PGMFConfig(guided=book is not None, dims=dims)), args, masking, book)
+    book = None if args.without_prompt else PromptBook.read(args.prompts)
+    with main_first():
+        task = GuidedTask("pgmf-teacher", lambda dims: PGMF(PGMFConfig(guided=book is not None, dims=dims)), args, masking, book)
     guidance = guidance_of(book, args.prompts)
     settings = clip_settings(args, masking, BATCH, config=asdict(task.model.config), guidance=guidance, compositions=COMPOSITIONS)
     best = fit(task, schedule, args.work, settings)

@@ -19,10 +19,12 @@ from msademo.features.bundle import Statistics
 from msademo.registry import METHODS, FusionModel, build
 from train.data import SPLITS
 from train.evaluate import parse_rates
+from train.execution import OPTIONS, Execution, add_execution_arguments, given
 from train.featured import DistilledTask, Featured, FeaturedTask, featured, signature, with_prompts
 from train.loop import Fitted, best_device, fit
 from train.pgmf import check_same_shape
 from train.pickles import read_mmsa
+from train.processes import is_main
 from train.protocol import PROTOCOLS, Bench
 from train.readers import FIXED, load_encoder
 from train.recipes import Recipe, read_recipe, recipe_dict
@@ -39,8 +41,8 @@ class Bundle:
 
     @property
     def settings(self) -> dict:
-        """What, with the schedule, decides a run's outcome."""
-        return {**{k: v for k, v in recipe_dict(self.recipe).items() if k not in ("seeds", "draws")}, **self.told}
+        """What, with the schedule (which holds the execution), decides a run's outcome."""
+        return {**{k: v for k, v in recipe_dict(self.recipe).items() if k not in ("seeds", "draws", *OPTIONS)}, **self.told}
 
 
 def load_featured(path: str | Path, method: str | None = None) -> FusionModel:
@@ -103,13 +105,15 @@ def train_seed(args: argparse.Namespace, bundle: Bundle, seed: int, folder: Path
     best: Fitted = fit(task, schedule, folder, {**bundle.settings, **origin})
     limit = bundle.recipe.limit
     path = folder / "model.safetensors"
+    if not is_main():
+        return path
     save_checkpoint(
         path, bundle.method, asdict(task.model.config), task.model.state_dict(), statistics=task.statistics.to_dict(), scale=[-limit, limit],
         median=float(np.median(bundle.data["train"].truth)), pickle=bundle.told, settings=bundle.settings, schedule=asdict(schedule), epoch=best.epoch,
         seed=seed, history=best.history, data=f"the pickle {args.pickle.name}",
         metrics={"split": "valid", "protocol": "one mask draw a rate; epoch chosen here", **best.metrics}, **origin,
         command=f"python -m train {bundle.method} --config {args.config} --pickle {args.pickle.name} --text-encoder {bundle.told['text']['encoder']}"
-                + "".join(f" --set {change}" for change in args.set))
+                + "".join(f" --set {change}" for change in args.set) + Execution(**given(args)).options())
     print(f"wrote {path}: epoch {best.epoch}, valid score {best.metrics['score']:.4f}")
     return path
 
@@ -155,11 +159,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask-seed", type=int, default=1111, help="fixes the masks they are measured under")
     parser.add_argument("--teacher", type=Path, help="for a student: the folder of its teacher's runs, or one checkpoint")
     parser.add_argument("--without-prompt", action="store_true", help="for a teacher: plain attention, nothing to read")
+    add_execution_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     method = args.command
-    recipe, rates = read_recipe(method, args.config, args.set), parse_rates(args.rates)
+    recipe, rates = replace(read_recipe(method, args.config, args.set), **given(args)), parse_rates(args.rates)
+    recipe.execution.start()
     text, guided = args.text_encoder or FIXED, method == "pgmf-teacher" and not args.without_prompt
     if args.without_prompt and method != "pgmf-teacher" or args.teacher and method != "pgmf-student":
         raise InputError(f"{method} takes neither a teacher's nor a student's options; leave {'--teacher' if args.teacher else '--without-prompt'} out.")
@@ -175,5 +181,6 @@ def run(args: argparse.Namespace) -> None:
         folder = out / f"seed-{seed}"
         path = train_seed(args, bundle, seed, folder)
         target = folder / ("report.json" if args.protocol == "draws" else f"report-{args.protocol}.json")
-        measure(path, test, args.protocol, rates, recipe.draws, args.mask_seed, target)
+        if is_main():
+            measure(path, test, args.protocol, rates, recipe.draws, args.mask_seed, target)
     print(f"{method}: {len(recipe.seeds)} runs in {out}; `python -m train table {out}` writes their tables")

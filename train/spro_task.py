@@ -17,6 +17,7 @@ from msademo.metrics import class_metrics
 from msademo.models.spro import CLASSES, SPRO, PostBatch, stage_factors, stage_texts
 from train.loop import device_of
 from train.posts import Post
+from train.processes import Share, Sliced
 from train.stems import grids, text_stems, together
 from train.text import similar_lengths
 
@@ -80,14 +81,15 @@ class StageCaptions:
         return self.pooled
 
     def batch(self, pooled: torch.Tensor | None, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The rows' distinct captions (N, d) and whose is which (B,); None for a stage that has not begun."""
+        """The rows' distinct captions (N, d) and whose is which (B,); None for a stage that has not begun. A slice of a batch is held
+        against all N, for they are its images' negatives."""
         if pooled is None:
             return None
         distinct, own = np.unique(self.whose[rows], return_inverse=True)
         return pooled[distinct], torch.from_numpy(own).to(pooled.device)
 
 
-class SPROTask:
+class SPROTask(Sliced):
     """Posts for train.loop.fit. captions: by post id, or None where the config wants none."""
 
     name = "spro"
@@ -106,16 +108,20 @@ class SPROTask:
         self.valid_texts = text_stems(model.text, [post.text for post in valid], cache, text_name)
         self.truth = np.array([CLASSES.index(post.label) for post in valid])
 
-    def text_tokens(self, rows: Sequence[int], rng: np.random.Generator) -> Tokens:
-        """Whole texts come from the cache; those that lose words are read anew, for the words are gone before the encoder."""
-        gone_tokens, masked, stems = [], [], [self.texts[i] for i in rows]
-        for place, i in enumerate(rows):
+    def words_gone(self, rows: Sequence[int], rng: np.random.Generator) -> list[np.ndarray | None]:
+        """Which tokens of each text are taken away; None for a text that is left whole."""
+        found = []
+        for i in rows:
             rate = 0.0 if rng.random() < self.settings.whole_texts else rng.random() * self.settings.highest
             gone = self.tokens[i].missing(missing(self.tokens[i].words, rate, "text", int(rng.integers(2**31))))
-            if gone.any() and not gone.all():          # a text without any word would teach nothing
-                masked.append(place), gone_tokens.append(gone)
+            found.append(gone if gone.any() and not gone.all() else None)          # a text without any word would teach nothing
+        return found
+
+    def text_tokens(self, rows: Sequence[int], gone: Sequence[np.ndarray | None]) -> Tokens:
+        """Whole texts come from the cache; those that lose words are read anew, for the words are gone before the encoder."""
+        stems, masked = [self.texts[i] for i in rows], [place for place, tokens in enumerate(gone) if tokens is not None]
         if masked:
-            values, there = self.model.text.stem([self.tokens[rows[place]] for place in masked], gone_tokens)
+            values, there = self.model.text.stem([self.tokens[rows[place]] for place in masked], [gone[place] for place in masked])
             for place, value, kept in zip(masked, values.half().cpu(), there.cpu()):
                 stems[place] = value[kept]
         return self.model.text.tokens(*together(stems, device_of(self.model)))
@@ -129,19 +135,20 @@ class SPROTask:
             hidden = torch.from_numpy(missing(len(gone), rng.random() * self.settings.hidden_patches, "vision", int(rng.integers(2**31))))
             patches.append(values)
             masks.append(gone | hidden)
-        device = device_of(self.model)
-        return torch.stack(patches).to(device).float(), torch.stack(masks).to(device)
+        return torch.stack(patches), torch.stack(masks)
 
-    def batches(self, epoch: int):
+    def slices(self, epoch: int, share: Share):
         rng = np.random.default_rng([self.seed, epoch])
         device, factors = device_of(self.model), stage_factors(self.model.config, epoch)
         read = [stage.read(self.model) if beta else None for beta, stage in zip(factors, self.captions)]
         for rows in similar_lengths([len(text) for text in self.texts], self.settings.batch, rng)[:self.steps_per_epoch]:
             captions = [stage.batch(pooled, rows) for pooled, stage in zip(read, self.captions)]
-            yield PostBatch(self.text_tokens(rows, rng), *self.pictures(rows, rng), self.labels[rows].to(device), captions, epoch)
+            gone, (patches, hidden) = self.words_gone(rows, rng), self.pictures(rows, rng)
+            yield [PostBatch(self.text_tokens(rows[part], gone[part]), patches[part].to(device).float(), hidden[part].to(device), self.labels[rows[part]].to(device),
+                             [stage and (stage[0], stage[1][part]) for stage in captions], epoch) for part in share.cut(len(rows))]
 
-    def loss(self, batch: PostBatch) -> torch.Tensor:
-        return self.model.loss(batch)["total"]
+    def loss(self, batch: PostBatch, counts: torch.Tensor | None = None) -> torch.Tensor:
+        return self.model_losses(batch, counts)["total"]
 
     @torch.no_grad()
     def valid_logits(self) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,9 @@ from msademo.errors import InputError
 from msademo.features.text import TextEncoder, TextTokens, load_text_encoder
 from msademo.metrics import regression_metrics
 from train.data import Transcript, read_transcripts
+from train.execution import add_execution_arguments, execution_of
 from train.loop import Schedule, best_device, fit
+from train.processes import Share, Sliced, is_main
 
 VALID_RATES = (0.0, 0.3, 0.6)
 MOSEI_VALID = 500         # rows of MOSEI's valid split that choose the epoch; all of them would cost minutes an epoch
@@ -94,7 +96,7 @@ def draw_epoch(train: list[Transcript], settings: TextSettings, rng: np.random.G
     return rng.permutation(rows)
 
 
-class TextTask:
+class TextTask(Sliced):
     """Tuning the encoder, as train.loop.fit wants it."""
 
     name = "text"
@@ -109,7 +111,7 @@ class TextTask:
         self.steps_per_epoch = len(draw_epoch(train, settings, np.random.default_rng([seed, 0]))) // settings.batch
         self.valid = [(row, self.model.encoder.tokenize(row.words)) for row in valid]
 
-    def batches(self, epoch: int):
+    def slices(self, epoch: int, share: Share):
         rng = np.random.default_rng([self.seed, epoch])
         settings, samples = self.settings, []
         for index in draw_epoch(self.train, settings, rng):
@@ -120,12 +122,12 @@ class TextTask:
             tokens = self.model.encoder.tokenize(words)
             samples.append((tokens, tokens.missing(missing(len(words), rate, "text", int(rng.integers(2**31)), kind)), row.score))
         for rows in similar_lengths([len(t) - g.sum() for t, g, _ in samples], settings.batch, rng)[:self.steps_per_epoch]:
-            yield [samples[i] for i in rows]
+            yield [[samples[i] for i in rows[part]] for part in share.cut(len(rows))]
 
-    def loss(self, batch) -> torch.Tensor:
+    def loss(self, batch, counts: torch.Tensor | None = None) -> torch.Tensor:
         tokens, gone, scores = zip(*batch)
         predicted = self.model(list(tokens), list(gone))
-        return (predicted - torch.tensor(scores).to(predicted)).abs().mean()
+        return self.weighted({"total": (predicted - torch.tensor(scores).to(predicted)).abs().mean()}, batch, counts)["total"]
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -160,6 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mosi-repeats", type=int, default=TextSettings.mosi_repeats, help="how often MOSI's rows are seen an epoch")
     parser.add_argument("--start", type=Path, default=None, help="text checkpoint to go on from instead of the backbone as it came")
     parser.add_argument("--seed", type=int, default=1111)
+    add_execution_arguments(parser)
 
 
 def started_from(path: Path | None) -> tuple[TextEncoder | None, dict]:
@@ -172,14 +175,16 @@ def started_from(path: Path | None) -> tuple[TextEncoder | None, dict]:
 
 
 def run(args: argparse.Namespace) -> None:
+    schedule = Schedule(epochs=args.epochs, lr=args.lr, ema=0.99, seed=args.seed, execution=execution_of(args))
     encoder, start = started_from(args.start)
     settings = TextSettings(mosi_repeats=args.mosi_repeats, **({"tuned_layers": encoder.tuned} if encoder else {}))
-    schedule = Schedule(epochs=args.epochs, lr=args.lr, ema=0.99, seed=args.seed)
     corpora = ("mosi", "mosei")
     train = [row for corpus in corpora for row in read_transcripts(args.data, corpus, "train")]
     valid = read_transcripts(args.data, "mosi", "valid") + read_transcripts(args.data, "mosei", "valid")[::4][:MOSEI_VALID]
     task = TextTask(train, valid, settings, args.seed, encoder)
     best = fit(task, schedule, args.work, {**asdict(settings), **start})
+    if not is_main():
+        return
     save_checkpoint(
         args.out, "text", {"backbone": task.model.encoder.backbone.name, "tuned_layers": settings.tuned_layers},
         task.model.encoder.tuned_weights(), settings=asdict(settings), schedule=asdict(schedule), epoch=best.epoch,

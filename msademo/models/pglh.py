@@ -154,6 +154,8 @@ class Decoder(nn.Module):
 class PGLH(nn.Module):
     """PCM2 (low-level recovery) and UBPF (high-level fusion) over one batch; see the paper's Figure 1."""
 
+    counted = 1 + 2 * len(MODALITIES)            # numbers that `counts` gives
+
     def __init__(self, config: PGLHConfig):
         super().__init__()
         self.config = config
@@ -231,20 +233,29 @@ class PGLH(nn.Module):
             encoded = self.refill(encoded, batch)
         return self.forward_fusion(encoded)[0]
 
-    def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def counts(self, batch: Batch) -> torch.Tensor:
+        """What the means of `loss` divide by, (1 + 2 * 3,): clips, then a modality's real and its missing tokens. The losses of parts of a batch,
+        with the sum of the parts' counts, add up to the loss of the whole."""
+        real = [batch.real(m) for m in MODALITIES]
+        return torch.stack([batch.score.new_tensor(len(batch.score)), *(tokens.sum() for m, r in zip(MODALITIES, real) for tokens in (r, r & batch.missing[m]))])
+
+    def loss(self, batch: Batch, counts: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """(9), (10), (17), each reconstruction loss a mean over a modality's feature dimensions and summed over modalities;
-        "total" is what to minimise. Padding and what a clip itself lacks never count, and a batch without a missing token has a mask loss of 0."""
+        "total" is what to minimise. Padding and what a clip itself lacks never count, and a batch without a missing token has a mask loss of 0.
+        counts: of the whole batch, where this is a part of one."""
         encoded = self.forward_encoders(batch)
         recovered = self.forward_recovery(encoded, batch)
         mask_loss, global_loss = 0.0, 0.0
-        for m in MODALITIES:
+        for number, m in enumerate(MODALITIES):
             error = (recovered[m] - batch.target[m]).square().mean(-1)                                # (B, T)
             real = batch.real(m)
             gone = batch.missing[m] & real
-            global_loss = global_loss + (error * real).sum() / real.sum().clamp(min=1)                # (9)
-            mask_loss = mask_loss + (error * gone).sum() / gone.sum().clamp(min=1)                    # (10)
+            all_real, all_gone = (real.sum(), gone.sum()) if counts is None else counts[1 + 2 * number:3 + 2 * number]
+            global_loss = global_loss + (error * real).sum() / all_real.clamp(min=1)                  # (9)
+            mask_loss = mask_loss + (error * gone).sum() / all_gone.clamp(min=1)                      # (10)
         fused = self.refill(encoded, batch) if self.config.decoder_in_prediction else encoded
-        prediction = (self.forward_fusion(fused)[0] - batch.score).abs().mean()
+        prediction = (self.forward_fusion(fused)[0] - batch.score).abs()
+        prediction = prediction.mean() if counts is None else prediction.sum() / counts[0]
         c = self.config
         total = c.lambda_sp * prediction + c.lambda_mask * mask_loss + c.lambda_global * global_loss  # (17)
         return {"total": total, "prediction": prediction, "mask": mask_loss, "global": global_loss}
