@@ -19,6 +19,7 @@ from msademo.ui.post_api import add_post_api
 from msademo.ui.post_tab import build_post_tab
 from msademo.ui.study_tab import build_study_tab
 from msademo.ui.theme import launch_options
+from msademo.ui.tools import prepare, wanted
 
 TITLE = "msademo: sentiment from words, voice and face"
 HEADER = ('<header class="msa-head"><h1>msademo</h1><p>How does someone feel, going by words, voice and face? '
@@ -69,8 +70,10 @@ def share_cores() -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 
-def launch(demo: gr.Blocks, analyzer) -> None:
-    """Serve until stopped; host and port by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT."""
+def launch(demo: gr.Blocks, analyzer, mcp: bool = False) -> None:
+    """Serve until stopped; host and port by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT. mcp: offer the endpoints as tools too; InputError where that cannot be."""
+    if mcp := wanted(mcp):
+        prepare()
     share_cores()
     warm_in_background(analyzer)
-    demo.queue(default_concurrency_limit=2, max_size=64).launch(**launch_options())
+    demo.queue(default_concurrency_limit=2, max_size=64).launch(**launch_options(), mcp_server=mcp)
