@@ -95,7 +95,7 @@ class Analyzer:
         words or the content of an .srt/.vtt file. say(what, share done) reports progress."""
         say = say or (lambda what, share: None)
         say("Reading the file", 0.05)
-        clip = load_clip(None if path is None else str(path), transcript, subtitles=subtitles, asr=asr)
+        clip = load_clip(None if path is None else str(path), transcript, subtitles=subtitles, asr=asr, apart=True)
         models = self.warm()
         audio, vision, faces, notes = empty_track(len(AUDIO_NAMES)), empty_track(len(VISION_NAMES)), None, list(clip.notes)
         if clip.audio is not None:

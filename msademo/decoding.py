@@ -16,7 +16,7 @@ from msademo.errors import InputError
 
 SAMPLE_RATE = 22_050        # Hz, mono; what librosa features are computed at
 FRAME_RATE = 5.0            # frames kept per second of video
-MAX_SECONDS = 60.0          # longer clips: the first minute, and a note says so
+MAX_SECONDS = 60.0          # longer clips: the first minute, and a note says so; limits.py may ask for less
 MAX_SIDE = 640              # pixels; larger frames are scaled down as they are kept
 MAX_PIXELS = 8192 * 8192    # a frame; beyond it a file is refused
 MAX_DECODED = 4e9           # pixels a clip may cost to decode in full; beyond it, key frames only
@@ -32,7 +32,8 @@ _ANNOUNCES_LENGTH = ("mov", "matroska", "avi")      # the others derive it from 
 class Frames:
     """Keeps the frame nearest to each tick of FRAME_RATE, upright and small, and nothing of the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = MAX_SECONDS) -> None:
+        self.seconds = seconds
         self.times: list[float] = []
         self.end = 0.0
         self.pixel_aspect = 1.0                         # width of a pixel over its height
@@ -44,8 +45,6 @@ class Frames:
 
     def offer(self, frame: av.VideoFrame, time: float, length: float) -> None:
         """The next frame in order of time; `time` and `length` in seconds."""
-        if frame.width * frame.height > MAX_PIXELS:
-            raise InputError(_too_large(frame.width, frame.height))
         while self._tick / FRAME_RATE <= time:
             tick = self._tick / FRAME_RATE
             before = self._previous is not None and tick - self._previous[1] <= time - tick
@@ -69,7 +68,7 @@ class Frames:
         swap, down, right = self._turn
         image = (small.to_ndarray().swapaxes(0, 1) if swap else small.to_ndarray())[::down, ::right]
         if self._buffer is None:                        # untouched rows of an empty array cost no memory
-            self._buffer = np.empty((int(MAX_SECONDS * FRAME_RATE) + 1, *image.shape), np.uint8)
+            self._buffer = np.empty((int(self.seconds * FRAME_RATE) + 1, *image.shape), np.uint8)
         if image.shape != self._buffer.shape[1:]:       # a recorder may change its size midway; the first one stands
             height, width = self._buffer.shape[1:3]
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(image)).reformat(width, height).to_ndarray()
@@ -91,7 +90,8 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, int, int]:
 class Sound:
     """Collects the waveform at SAMPLE_RATE, each part at its own time."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = MAX_SECONDS) -> None:
+        self.seconds = seconds
         self._parts: list[np.ndarray] = []
         self._samples = 0
         self._resampler: av.AudioResampler | None = None
@@ -106,7 +106,7 @@ class Sound:
         if kind != self._format:
             self.flush()
             self._format, self._resampler = kind, av.AudioResampler(format="flt", rate=SAMPLE_RATE)
-        gap = round(min(time, MAX_SECONDS) * SAMPLE_RATE) - self._samples
+        gap = round(min(time, self.seconds) * SAMPLE_RATE) - self._samples
         if gap > MAX_GAP * SAMPLE_RATE:
             self._add(np.zeros(gap, np.float32))
         for part in self._resampler.resample(frame):
@@ -124,7 +124,7 @@ class Sound:
         self._add(np.nan_to_num(channels.mean(axis=1, dtype=np.float32), nan=0.0, posinf=1.0, neginf=-1.0))
 
     def _add(self, part: np.ndarray) -> None:
-        room = int(MAX_SECONDS * SAMPLE_RATE) - self._samples
+        room = int(self.seconds * SAMPLE_RATE) - self._samples
         self._parts.append(part[:room])
         self._samples += len(self._parts[-1])
 
@@ -138,19 +138,41 @@ class Sound:
         return None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Media:
-    """What decoding has collected so far; empty, what a clip without a file has."""
+    """What is in a file; without arguments, what a clip without a file has.
 
-    frames: Frames = field(default_factory=Frames)
-    sound: Sound = field(default_factory=Sound)
-    notes: list[str] = field(default_factory=list)
-    damaged: int = 0        # packets, frames or ends of the file that could not be used
+    frames: (N, H, W, 3) uint8. times: (N,) float64, seconds. audio: (S,) float32 in [-1, 1] at SAMPLE_RATE, None without sound.
+    duration: seconds of picture or sound, whichever lasts longer. notes: sentences for the user.
+    """
+
+    frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
+    times: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    audio: np.ndarray | None = None
+    duration: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+class Reading:
+    """What decoding has collected so far, of the first `seconds`; frames of more than `pixels` are refused."""
+
+    def __init__(self, seconds: float, pixels: int):
+        self.seconds, self.pixels = seconds, pixels
+        self.frames, self.sound = Frames(seconds), Sound(seconds)
+        self.notes: list[str] = []
+        self.damaged = 0        # packets, frames or ends of the file that could not be used
 
     @property
     def duration(self) -> float:
-        """Seconds of picture or sound, whichever lasts longer."""
-        return min(MAX_SECONDS, max(self.frames.end, self.sound.end))
+        return min(self.seconds, max(self.frames.end, self.sound.end))
+
+    def check_size(self, width: int, height: int) -> None:
+        if width * height > self.pixels:
+            raise InputError(_too_large(width, height))
+
+    def done(self) -> Media:
+        audio = self.sound.waveform(self.notes)
+        return Media(self.frames.taken(), np.asarray(self.frames.times, np.float64), audio, self.duration, tuple(self.notes))
 
 
 def _too_large(width: int, height: int) -> str:
@@ -178,9 +200,12 @@ def _pictures(container) -> Iterator:
     return (s for s in container.streams.video if s.codec_context is not None and not s.disposition & still)
 
 
-def decode(path: str) -> Media:
-    """The first MAX_SECONDS of picture and sound, in one pass."""
-    media = Media()
+def decode(path: str, seconds: float | None = None, pixels: int | None = None) -> Media:
+    """The first seconds of picture and sound, in one pass; frames of at most so many pixels. None: MAX_SECONDS, MAX_PIXELS.
+
+    It decodes in this process: what a stranger gives belongs into apart.py's.
+    """
+    media = Reading(seconds or MAX_SECONDS, pixels or MAX_PIXELS)
     with _open(path) as container:
         video = next(_pictures(container), None)
         sound = next((s for s in container.streams.audio if s.codec_context is not None), None)
@@ -198,12 +223,12 @@ def decode(path: str) -> Media:
         elif not media.frames.times:
             media.notes.append("The picture cannot be decoded, so the face counts as missing.")
         if longer:
-            media.notes.append(f"Only the first {MAX_SECONDS:.0f} s are used.")
+            media.notes.append(f"Only the first {media.seconds:.0f} s are used.")
         elif announced is not None and announced - media.duration > 1.0:
             media.notes.append(f"The file is cut off or damaged: of {announced:.1f} s only {media.duration:.1f} s could be read.")
         elif media.damaged:
             media.notes.append("Some parts of the file are damaged and were skipped.")
-    return media
+    return media.done()
 
 
 def _announced(container, streams: list) -> float | None:
@@ -215,14 +240,13 @@ def _announced(container, streams: list) -> float | None:
     return container.duration / av.time_base
 
 
-def _prepare(video, announced: float | None, media: Media) -> None:
+def _prepare(video, announced: float | None, media: Reading) -> None:
     """Refuse absurd sizes; spare the work of frames between key frames where decoding all would take minutes."""
     video.thread_type = "AUTO"
     video.codec_context.thread_count = min(4, os.cpu_count() or 1)      # each thread holds frames: bounded memory
     pixels = video.codec_context.width * video.codec_context.height
-    if pixels > MAX_PIXELS:
-        raise InputError(_too_large(video.codec_context.width, video.codec_context.height))
-    if pixels * float(video.average_rate or 30) * min(announced or MAX_SECONDS, MAX_SECONDS) > MAX_DECODED:
+    media.check_size(video.codec_context.width, video.codec_context.height)
+    if pixels * float(video.average_rate or 30) * min(announced or media.seconds, media.seconds) > MAX_DECODED:
         video.codec_context.skip_frame = "NONKEY"
         media.notes.append(f"The video is very large ({video.codec_context.width} x {video.codec_context.height}), "
                            "so only its key frames are used; scale it down for more.")
@@ -231,8 +255,8 @@ def _prepare(video, announced: float | None, media: Media) -> None:
         media.frames.pixel_aspect = aspect
 
 
-def _read(container, streams: list, origin: float, media: Media) -> bool:
-    """Decode the streams into `media`, in order of the file; whether the file goes on after MAX_SECONDS."""
+def _read(container, streams: list, origin: float, media: Reading) -> bool:
+    """Decode the streams into `media`, in order of the file; whether the file goes on after its seconds."""
     longer = False
     packets = container.demux(streams) if streams else iter(())
     while not longer:
@@ -244,7 +268,7 @@ def _read(container, streams: list, origin: float, media: Media) -> bool:
             media.damaged += 1
             break
         stamp = packet.dts if packet.dts is not None else packet.pts
-        longer = stamp is not None and float(stamp * packet.time_base) - origin > MAX_SECONDS + 1.0
+        longer = stamp is not None and float(stamp * packet.time_base) - origin > media.seconds + 1.0
         if packet.size:
             _take(packet.stream, packet, origin, media)
     for stream in streams:
@@ -252,7 +276,7 @@ def _read(container, streams: list, origin: float, media: Media) -> bool:
     return longer
 
 
-def _take(stream, packet, origin: float, media: Media) -> None:
+def _take(stream, packet, origin: float, media: Reading) -> None:
     """Decode one packet (None: what the decoder still holds)."""
     try:
         frames = stream.decode(packet)
@@ -264,9 +288,10 @@ def _take(stream, packet, origin: float, media: Media) -> None:
         follows = media.sound.end if is_sound else media.frames.end
         # Not frame.time: frames that a decoder held back until the end come without a time base.
         time = max(0.0, float(frame.pts * stream.time_base) - origin) if frame.pts is not None else follows
-        if time >= MAX_SECONDS or frame.is_corrupt:
+        if time >= media.seconds or frame.is_corrupt:
             media.damaged += bool(frame.is_corrupt)
         elif is_sound:
             media.sound.offer(frame, time)
         else:
+            media.check_size(frame.width, frame.height)
             media.frames.offer(frame, time, 1.0 / float(stream.average_rate or 30))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from msademo import asr as recognition
+from msademo import limits
+from msademo.apart import decode_apart
 from msademo.decoding import FRAME_RATE, MAX_SECONDS, SAMPLE_RATE, Media, decode
 from msademo.errors import InputError
 from msademo.transcript import (Word, assign_times, looks_like_subtitles, parse_subtitles, read_text_file, split_words,
@@ -43,12 +45,14 @@ class Clip:
     media_notes: tuple[str, ...] = ()
 
 
-def load_clip(path: str | os.PathLike | None, transcript: str | None = None, *, subtitles: str | None = None, asr: bool = True) -> Clip:
+def load_clip(path: str | os.PathLike | None, transcript: str | None = None, *, subtitles: str | None = None, asr: bool = True,
+              apart: bool = False) -> Clip:
     """Decode a media file and settle its words.
 
     path: a local media file; None for a transcript alone.
     transcript: plain text, or the content of an .srt/.vtt; "" says that there are no words; None leaves them to speech
     recognition (if `asr` and there is sound). subtitles: path of an .srt/.vtt file, instead of a transcript.
+    apart: decode in a process of its own, which a hostile file may take down without harm; for what strangers give.
     InputError, one sentence, for what cannot be used.
     """
     if subtitles is not None and transcript is not None:
@@ -56,15 +60,15 @@ def load_clip(path: str | os.PathLike | None, transcript: str | None = None, *, 
     if subtitles is not None:
         transcript = read_text_file(subtitles)
         parse_subtitles(transcript)         # a file given as subtitles must be one, not a plain text
-    media = Media() if path is None else decode(os.fspath(path))
-    notes, frames, times = media.notes, media.frames.taken(), np.asarray(media.frames.times, np.float64)
-    audio = None if path is None else media.sound.waveform(notes)
-    about_file = tuple(notes)
-    words, source = _words(transcript, audio if asr else None, media.duration, notes)
-    if not (len(frames) or audio is not None or words):
+    bounds = limits.current()
+    read = decode_apart if apart else decode
+    media = Media() if path is None else read(os.fspath(path), bounds.clip_seconds, bounds.pixels)
+    notes = list(media.notes)
+    words, source = _words(transcript, media.audio if asr else None, media.duration, notes)
+    if not (len(media.frames) or media.audio is not None or words):
         raise InputError("The file has neither a picture nor a sound that can be used, and no words were given; "
                          "choose another file.")
-    return Clip(frames, times, audio, words, source, media.duration, tuple(notes), about_file)
+    return Clip(media.frames, media.times, media.audio, words, source, media.duration, tuple(notes), media.notes)
 
 
 def replace_words(clip: Clip, transcript: str | None) -> Clip:
@@ -91,9 +95,10 @@ def _words(transcript: str | None, audio: np.ndarray | None, duration: float, no
             words = tuple(Word(word.text, word.start, min(word.end, duration)) for word in inside)
     else:
         words, source = split_words(transcript), "given"
-    if len(words) > MAX_WORDS:
-        notes.append(f"The transcript has {len(words)} words; only the first {MAX_WORDS} are used.")
-        words = words[:MAX_WORDS]
+    most = min(MAX_WORDS, limits.current().words)
+    if len(words) > most:
+        notes.append(f"The transcript has {len(words)} words; only the first {most} are used.")
+        words = words[:most]
     if source == "given" and words:
         words = assign_times(words, duration)
         if duration > 0:

@@ -22,6 +22,7 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_PIXELS = 8192 * 8192        # from the header, before anything is decoded
 MAX_SIDE = 1024                 # pixels kept; the models look at far fewer
 SMALL = 32                      # pixels a side; below it there is little to see
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, AttributeError, RuntimeError)       # what Pillow's decoders raise, AVIF's the last
 SIXTEEN = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 # Pillow warns about large pictures on stderr; ours is a lower bound and comes with a sentence.
@@ -39,15 +40,18 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
-def read_picture(source: str | os.PathLike | bytes) -> Picture:
-    """A local file or its bytes. InputError, one sentence, for what is no picture, too large, or damaged beyond use."""
+def read_picture(source: str | os.PathLike | bytes, pixels: int = MAX_PIXELS) -> Picture:
+    """A local file or its bytes, of at most so many pixels. InputError, one sentence, for what is no picture, too large, or damaged beyond use.
+
+    It decodes in this process: what a stranger gives belongs into apart.py's.
+    """
     data = source if isinstance(source, bytes) else _bytes(source)
     if not data:
         raise InputError("The picture file is empty (0 bytes); save or upload it again.")
     notes: list[str] = []
     image = _open(data)
     size = image.size
-    _check_size(*size)
+    _check_size(*size, pixels)
     try:
         moving = image.format not in ("MPO", "TIFF") and bool(getattr(image, "is_animated", False))
     except (OSError, SyntaxError, ValueError, EOFError):
@@ -112,9 +116,14 @@ def _no_picture(data: bytes) -> str:
     return f"The file cannot be read as a picture: it is damaged or of another kind; {CHOOSE}."
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(f"The picture is {width} x {height} pixels, which is too large; scale it down to at most 8192 x 8192 and try again.")
+def _check_size(width: int, height: int, pixels: int) -> None:
+    if width * height > pixels:
+        raise InputError(f"The picture is {width} x {height} pixels, which is too large; scale it down to at most {_square(pixels)} and try again.")
+
+
+def _square(pixels: int) -> str:
+    side = int(pixels ** 0.5)
+    return f"{side} x {side}"
 
 
 def _decode(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
@@ -122,7 +131,7 @@ def _decode(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
     try:
         image.load()
         return image
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError):
+    except DAMAGED:
         pass
     try:
         if image.format in PHOTOS:             # the end marker that is missing makes the decoder hand over what it has
@@ -133,7 +142,7 @@ def _decode(image: Image.Image, data: bytes, notes: list[str]) -> Image.Image:
             image.tile = []                             # what has been decoded so far is the picture
             image.load()
         blank = len(set(map(tuple, np.asarray(image.convert("RGB").resize((8, 8))).reshape(-1, 3).tolist()))) == 1
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise InputError("The picture is damaged and nothing of it can be read; save or upload it again.") from error
     if blank:
         raise InputError("The picture is cut off before anything can be seen; save or upload it again.")

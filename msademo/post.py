@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from msademo import limits
+from msademo.apart import picture_apart
 from msademo.errors import InputError
 from msademo.features.posts import post_words
 from msademo.guidance.offline import foreign
@@ -34,12 +36,13 @@ class Post:
         return self.picture_notes + self.word_notes
 
 
-def load_post(image: str | os.PathLike | bytes | np.ndarray | None, text: str | None) -> Post:
-    """image: a local file, its bytes, (H, W, 3) uint8 RGB, or None. text: the post's words, None or "" for none.
+def load_post(image: str | os.PathLike | bytes | np.ndarray | None, text: str | None, apart: bool = False) -> Post:
+    """image: a local file, its bytes, (H, W, 3) uint8 RGB, or None. text: the post's words, None or "" for none. apart: decode in a
+    process of its own, which a hostile file may take down without harm; for what strangers give.
 
     InputError, one sentence, for what cannot be used, and when neither half says anything.
     """
-    picture, notes = _picture(image)
+    picture, notes = _picture(image, apart)
     return replace_text(Post(picture, (), notes), text)
 
 
@@ -51,7 +54,7 @@ def replace_text(post: Post, text: str | None) -> Post:
     return replace(post, words=words, word_notes=notes)
 
 
-def _picture(image) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _picture(image, apart: bool) -> tuple[np.ndarray | None, tuple[str, ...]]:
     if image is None:
         return None, ("There is no picture, so the answer comes from the words alone.",)
     if isinstance(image, np.ndarray):
@@ -60,7 +63,7 @@ def _picture(image) -> tuple[np.ndarray | None, tuple[str, ...]]:
         return shrink(image, MAX_SIDE), ()
     if not isinstance(image, (str, os.PathLike, bytes)):
         raise InputError(f"A picture must be a file, its bytes or an array, not {type(image).__name__}; give the path of a file.")
-    picture = read_picture(image)
+    picture = (picture_apart if apart else read_picture)(image, limits.current().pixels)
     return picture.rgb, picture.notes
 
 
@@ -74,9 +77,10 @@ def _words(text: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not words:
         return (), ("There are no words, so the answer comes from the picture alone.",)
     notes = []
-    if len(words) > MAX_WORDS:
-        notes.append(f"The post has {len(words)} words; only the first {MAX_WORDS} are used.")
-        words = words[:MAX_WORDS]
+    most = min(MAX_WORDS, limits.current().words)
+    if len(words) > most:
+        notes.append(f"The post has {len(words)} words; only the first {most} are used.")
+        words = words[:most]
     plain = [word for word in words if not LINK.match(word)]
     if not any(c.isalnum() for word in words for c in word):
         notes.append("The post has no letters, only signs or emoji; the model reads them as they are, and less surely.")

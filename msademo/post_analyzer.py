@@ -124,7 +124,7 @@ class PostAnalyzer:
         say = say or (lambda what, share: None)
         check_captions(captions)
         say("Reading the post", 0.05)
-        post = load_post(image, text)
+        post = load_post(image, text, apart=True)
         pixels = patches = seen = None
         if post.picture is not None:
             say("Looking at the picture", 0.2)
