@@ -31,19 +31,21 @@ from train.processes import Share, Sliced, is_main
 from train.readers import Encoder, Texts, read_texts
 from train.recipes import Recipe
 
-METRICS = {"mosi": regression_metrics, "mosei": regression_metrics, "sims": sims_metrics}
+METRICS = {"mosi": regression_metrics, "mosei": regression_metrics, "sims": sims_metrics, "folder-3": regression_metrics, "folder-1": sims_metrics}
 SAMPLED = 1000              # training samples that means and deviations are taken from
 NO_TRACK = Track(np.zeros((0, len(AUDIO_NAMES)), np.float32), np.zeros(0, bool), np.zeros((0, 2)))
 
 
 @dataclass(frozen=True, eq=False)
 class Featured:
-    """One split for a model. samples: Features each, without times; texts: their words; prompts: features (T_P, D) of each sample's guidance."""
+    """One split for a model, of a pickle or a folder (train.labelled.Part). samples: Features each, without times where a pickle is read; texts: their
+    words; prompts: features (T_P, D) of each sample's guidance; bundled: are voice and face of the bundled extractors?"""
 
     split: Split
     samples: Sequence[Features]
     texts: Texts
     prompts: Sequence[torch.Tensor] | None = None
+    bundled: bool = False
 
     @property
     def truth(self) -> np.ndarray:
@@ -63,8 +65,11 @@ def featured(split: Split, encoder: Encoder | None, longest: Mapping[str, int] |
     return Featured(split, samples, texts)
 
 
-def prompts_of(split: Split) -> tuple[list[Prompt], str]:
-    """Each sample's guidance and where it comes from: the pickle's key `prompt`, or written offline from the words alone."""
+def prompts_of(data: Featured) -> tuple[list[Prompt], str]:
+    """Each sample's guidance and where it comes from: the pickle's key `prompt`, or written offline from what is known of the complete clip."""
+    split = data.split
+    if data.bundled:
+        return [write_prompt(split_words(text), sample.audio, sample.vision) for text, sample in zip(split.raw, data.samples)], "written offline from the complete clips"
     if split.prompts is not None:
         sections = [sections_of(text) for text in split.prompts]
         return [typed_prompt(found["visual"], found["language"], found["multimodal"]) for found in sections], "the pickle's key 'prompt'"
@@ -84,7 +89,7 @@ def with_prompts(data: Featured, encoder: Encoder | None) -> tuple[Featured, str
 
 
 def signature(splits: Mapping[str, Split]) -> str:
-    """Names the data of a run: a state or a teacher of other data is refused. The arrays' sums stand for the arrays."""
+    """Names the data of a run: a state or a teacher of other data is refused. The arrays' sums stand for the arrays, a digest for a folder's files."""
     told = [(name, part.ids, part.scores.tolist(), [(key, list(value.shape), float(value.sum(dtype=np.float64)))
              for key in ("text", "audio", "vision", "bert") if (value := getattr(part, key)) is not None] or part.digest) for name, part in sorted(splits.items())]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()

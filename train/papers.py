@@ -10,6 +10,7 @@ from dataclasses import dataclass
 COLUMNS = {"mosi": ("acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc5", "acc7", "mae", "corr"),
            "mosei": ("acc2_has0", "acc2_non0", "f1_has0", "f1_non0", "acc5", "acc7", "mae", "corr"),
            "sims": ("acc2", "f1", "acc3", "acc5", "mae", "corr")}
+MEASURED = {**COLUMNS, "folder-3": COLUMNS["mosi"], "folder-1": COLUMNS["sims"]}        # and what is measured on labelled folders
 TITLES = {"acc2_has0": "Acc-2 Has0", "acc2_non0": "Acc-2 Non0", "f1_has0": "F1 Has0", "f1_non0": "F1 Non0", "acc2": "Acc-2", "f1": "F1", "acc3": "Acc-3",
           "acc5": "Acc-5", "acc7": "Acc-7", "mae": "MAE", "corr": "Corr"}
 
@@ -157,7 +158,9 @@ def parse(text: str, columns: tuple[str, ...]) -> list[Row]:
 
 
 def printed(kind: str, dataset: str) -> list[Row]:
-    """The rows of a paper's table. kind: "over rates" (means over r = 0 ... 0.9) or "complete" (nothing missing)."""
+    """The rows of a paper's table, none for a folder of one's own. kind: "over rates" (means over r = 0 ... 0.9) or "complete" (nothing missing)."""
+    if dataset not in COLUMNS:
+        return []
     if kind == "over rates":
         return parse(OVER_RATES[dataset], COLUMNS[dataset])
     return parse(COMPLETE[dataset], tuple(name for name in COLUMNS[dataset] if name not in ("acc3", "acc5", "acc7")))
@@ -165,4 +168,4 @@ def printed(kind: str, dataset: str) -> list[Row]:
 
 def printed_by_rate(dataset: str) -> list[Row]:
     """PGLH at each rate; a row's name is the rate."""
-    return parse(PGLH_BY_RATE[dataset], COLUMNS[dataset])
+    return [] if dataset not in COLUMNS else parse(PGLH_BY_RATE[dataset], COLUMNS[dataset])

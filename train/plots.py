@@ -29,7 +29,8 @@ def draw_rates(path: Path, groups: Sequence, dataset: str, metric: str) -> None:
     figure = new_figure()
     axes = figure.subplots()
     theirs = printed_by_rate(dataset)
-    axes.plot([float(row.name) for row in theirs], [row.figures[metric] for row in theirs], "--", color="0.45", marker="x", label="PGLH, as printed")
+    if theirs:
+        axes.plot([float(row.name) for row in theirs], [row.figures[metric] for row in theirs], "--", color="0.45", marker="x", label="PGLH, as printed")
     for colour, group in zip(COLOURS * len(groups), groups):
         rates = [row["rate"] for row in group.first["rates"]]
         pairs = [group.figures(lambda r, i=i: r["rates"][i])[metric] for i in range(len(rates))]
@@ -39,7 +40,7 @@ def draw_rates(path: Path, groups: Sequence, dataset: str, metric: str) -> None:
             axes.fill_between(rates, [m - d for m, d in pairs], [m + d for m, d in pairs], color=colour, alpha=0.2, linewidth=0)
     floor = groups[0].first["floor"][metric] * (1 if metric == "mae" else 100)
     axes.axhline(floor, color="0.3", linestyle=":", label="a constant, at best")
-    axes.set(xlabel="missing rate r, all modalities", ylabel=TITLES[metric] + ("" if metric == "mae" else " (%)"), title=dataset.upper())
+    axes.set(xlabel="missing rate r, all modalities", ylabel=TITLES[metric] + ("" if metric == "mae" else " (%)"), title=groups[0].title)
     axes.legend(fontsize=7)
     save_figure(path, figure)
 

@@ -18,11 +18,11 @@ import numpy as np
 
 from msademo.checkpoint import write_atomically
 from msademo.errors import InputError
-from train.papers import COLUMNS, ERRATA, SOURCES, TITLES, printed, printed_by_rate
+from train.papers import ERRATA, MEASURED, SOURCES, TITLES, printed, printed_by_rate
 from train.plots import draw_rates
 
 SHARES = ("acc", "f1")                                    # printed in per cent
-NAMES = {"pglh": "PGLH", "pgmf-teacher": "PGMF-Teacher", "pgmf-student": "PGMF-Student"}
+NAMES = {"pglh": "PGLH", "baseline": "mean-pool MLP", "pgmf-teacher": "PGMF-Teacher", "pgmf-student": "PGMF-Student"}
 TEN = [i / 10 for i in range(10)]
 
 
@@ -37,6 +37,11 @@ class Group:
         return self.reports[0]
 
     @property
+    def title(self) -> str:
+        """What it was measured on: a data set, or a folder by its name."""
+        return self.first.get("folder") or self.first["dataset"].upper()
+
+    @property
     def name(self) -> str:
         r = self.first
         seeds = f"{len(self.reports)} seed{'s' if len(self.reports) > 1 else ''}"
@@ -46,7 +51,7 @@ class Group:
         """Per metric mean and deviation over seeds (None for one seed) of pick(report), shares in per cent."""
         rows = [pick(report) for report in self.reports]
         found = {}
-        for name in COLUMNS[self.first["dataset"]]:
+        for name in MEASURED[self.first["dataset"]]:
             values = np.array([row[name] for row in rows]) * (100 if name.startswith(SHARES) else 1)
             found[name] = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
         return found
@@ -61,10 +66,10 @@ def read_reports(paths: Sequence[Path]) -> list[dict]:
     for file in files:
         try:
             report = json.loads(file.read_text(encoding="utf-8"))
-            if report["dataset"] not in COLUMNS or not report["rates"]:
+            if report["dataset"] not in MEASURED or not report["rates"]:
                 raise KeyError("rates")
             for row in (*report["rates"], report["average"]):
-                [float(row[name]) for name in COLUMNS[report["dataset"]]]
+                [float(row[name]) for name in MEASURED[report["dataset"]]]
             for key in ("method", "split", "protocol", "text", "training_seed", "about", "floor", "absent"):
                 report[key]
         except FileNotFoundError as error:
@@ -79,12 +84,12 @@ def group(reports: Sequence[dict]) -> list[Group]:
     """Reports by all that makes them comparable. Two of one seed in a group are refused: they would count twice."""
     groups: dict[tuple, list[dict]] = {}
     for report in reports:
-        key = (report["dataset"], report["method"], report["split"], report["protocol"], report["text"], report["about"], tuple(row["rate"] for row in report["rates"]))
+        key = (report["dataset"], report.get("folder"), report["method"], report["split"], report["protocol"], report["text"], report["about"], tuple(row["rate"] for row in report["rates"]))
         groups.setdefault(key, []).append(report)
     for key, rows in groups.items():
         seeds = [row["training_seed"] for row in rows]
         if len(set(seeds)) != len(seeds):
-            raise InputError(f"There are two reports of {key[1]} on {key[0]} with one training seed ({max(seeds, key=seeds.count)}); give each run once.")
+            raise InputError(f"There are two reports of {key[2]} on {key[1] or key[0]} with one training seed ({max(seeds, key=seeds.count)}); give each run once.")
     return [Group(tuple(sorted(rows, key=lambda row: row["training_seed"]))) for rows in groups.values()]
 
 
@@ -123,8 +128,10 @@ class Table:
 def make_tables(groups: Sequence[Group]) -> list[Table]:
     """Per data set: means over the ten rates and complete clips, each beside the papers' rows; every rate; whole modalities absent."""
     tables = []
-    for dataset in dict.fromkeys(g.first["dataset"] for g in groups):
-        own, columns = [g for g in groups if g.first["dataset"] == dataset], COLUMNS[dataset]
+    for title in dict.fromkeys(g.title for g in groups):
+        own = [g for g in groups if g.title == title]
+        dataset = own[0].first["dataset"]
+        columns = MEASURED[dataset]
         titles, about = tuple(TITLES[name] for name in columns), [f"{g.name}: {g.first['about']}." for g in own]
         cells = lambda name, figures: (name, *(shown(c, *figures.get(c, (None, None))) for c in columns))
         rates = lambda g: [row["rate"] for row in g.first["rates"]]
@@ -138,17 +145,17 @@ def make_tables(groups: Sequence[Group]) -> list[Table]:
             floor = mine[0].first["floor"]
             rows.append(cells("a constant, at best", {c: (floor[c] * (100 if c.startswith(SHARES) else 1), None) for c in columns if c in floor}))
             what = "means over r = 0 ... 0.9" if kind == "over rates" else "nothing missing"
-            tables.append(Table(f"{dataset.upper()}, {what}", ("model", *titles), tuple(rows),
-                                (f"Rows without 'ours' as printed: {SOURCES[kind][dataset]}.", *ERRATA[kind, dataset], *about)))
+            notes = (f"Rows without 'ours' as printed: {SOURCES[kind][dataset]}.", *ERRATA[kind, dataset]) if dataset in SOURCES[kind] else ()
+            tables.append(Table(f"{title}, {what}", ("model", *titles), tuple(rows), (*notes, *about)))
         rows = []
         theirs = {float(row.name): row for row in printed_by_rate(dataset)}
         for rate in sorted({rate for g in own for rate in rates(g)}):
             if rate in theirs:
                 rows.append((f"{rate:g}", "PGLH, as printed", *(shown(c, theirs[rate].figures[c]) for c in columns)))
             rows += [(f"{rate:g}", *cells(g.name, g.figures(lambda r, rate=rate: next(row for row in r["rates"] if row["rate"] == rate)))) for g in own if rate in rates(g)]
-        tables.append(Table(f"{dataset.upper()}, by missing rate", ("r", "model", *titles), tuple(rows), tuple(about)))
+        tables.append(Table(f"{title}, by missing rate", ("r", "model", *titles), tuple(rows), tuple(about)))
         rows = [(case, *cells(g.name, g.figures(lambda r, case=case: r["absent"][case]))) for case in own[0].first["absent"] for g in own if case in g.first["absent"]]
-        tables.append(Table(f"{dataset.upper()}, whole modalities absent", ("absent", "model", *titles), tuple(rows), tuple(about)))
+        tables.append(Table(f"{title}, whole modalities absent", ("absent", "model", *titles), tuple(rows), tuple(about)))
     return tables
 
 
@@ -178,8 +185,9 @@ def run(args: argparse.Namespace) -> None:
     for name, text in (("table.md", "\n".join(table.markdown() for table in tables)), ("table.tex", "\n".join(table.latex() for table in tables)), ("table.csv", as_csv(tables))):
         write_atomically(args.out / name, text.encode())
     print("\n".join(table.markdown() for table in tables))
-    for dataset in dict.fromkeys(g.first["dataset"] for g in groups):
-        mine = [g for g in groups if g.first["dataset"] == dataset]
-        for metric in ("mae", "acc2" if dataset == "sims" else "acc2_non0"):
-            draw_rates(args.out / f"{dataset}-{metric}.png", mine, dataset, metric)
+    for title in dict.fromkeys(g.title for g in groups):
+        mine = [g for g in groups if g.title == title]
+        dataset = mine[0].first["dataset"]
+        for metric in ("mae", "acc2" if "acc2" in MEASURED[dataset] else "acc2_non0"):
+            draw_rates(args.out / f"{title.lower()}-{metric}.png", mine, dataset, metric)
     print(f"wrote {args.out}: table.md, table.tex, table.csv and curves")
