@@ -105,7 +105,7 @@ def test_the_curve_is_a_valid_figure_with_its_numbers(analyzer, opened):
     curve = analyzer.posts.curve(opened, masks=2)
     figure = post_figures.curve_figure(curve, 0.5, 0.4)
     plotly.Figure(figure)
-    assert [line["name"] for line in figure["data"]] == ["range of 2 masks", "together", "picture alone", "words alone", "always the same answer", "now"]
+    assert [line["name"] for line in figure["data"]] == ["range of 2 masks", "together", "picture alone", "words alone", "always the same", "now"]
     sentence = post_figures.curve_sentence(curve, 0.5, 0.4)
     assert f"{curve.paths['fusion'].mean(0)[0]:.0%} with everything there" in sentence and "50% missing, 40%" in sentence and curve.label in sentence
     alone = analyzer.posts.curve(analyzer.posts.open(None, "good"), masks=2)

@@ -17,7 +17,7 @@ from msademo.study.sets import CLASSES, CLIP
 from msademo.study.statistics import FEWEST, METRICS, RESAMPLES, Compared, Measured, confusion
 
 MOST_POINTS = 1500
-SIZE, EDGE = 320, 34            # of the scatter and its margin, in its own units
+SIZE, EDGE = 320, 44            # of the scatter and its margin, in its own units
 RIGHT, WRONG = "#0072b2", "#d55e00"
 e = html.escape
 
@@ -193,7 +193,7 @@ def item_row(row: Judged, picture: bytes | None, pick: bool, chosen: bool = Fals
     extra = f' data-pick="item:{row.number}"' if pick else ""
     return (f'<tr{extra}><td class="study-pic">{image}</td><td>{title}<p dir="auto">{e(shown(row.words, 160 if pick else 1000))}</p>{note}{trouble}{waiting}</td>'
             f'<td data-name="label">{label_words(row)}</td><td data-name="answer">{answer_words(row)}</td><td data-name="error">{error_words(row)}</td>'
-            f'<td data-name="change under masks">{change_words(row)}</td><td class="study-badges">{badges}</td></tr>')
+            f'<td data-name="changes by">{change_words(row)}</td><td class="study-badges">{badges}</td></tr>')
 
 
 HEADS = (("label", ""), ("answer", ""), ("error", "largest error"), ("change under masks", "most changed under masks"))

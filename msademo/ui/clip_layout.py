@@ -33,9 +33,9 @@ def inputs() -> dict:
     """The left column's components by name."""
     parts = {}
     gr.HTML('<h2 class="msa-step">1 · Click an example, or bring a clip of someone talking</h2>')
-    parts["examples"] = [(gr.Button(item["title"], size="sm", min_width=90), item) for item in _row(examples())]
+    parts["examples"] = [(gr.Button(item["title"], size="sm", min_width=90, elem_classes="msa-example"), item) for item in _row(examples())]
     parts["note"] = gr.HTML(elem_id="example-note")
-    parts["video"] = gr.Video(label="Video: drop a file here, or record yourself", sources=["upload", "webcam"], include_audio=True, elem_id="video")
+    parts["video"] = gr.Video(label="Video: a file or a recording", sources=["upload", "webcam"], include_audio=True, elem_id="video")
     with gr.Accordion("Only sound? wav, mp3, m4a", open=False):
         parts["sound"] = gr.Audio(label="Sound", sources=["upload", "microphone"], type="filepath")
     parts["transcript"] = gr.Textbox(label="Transcript", lines=3, max_lines=8, placeholder="Leave empty and speech recognition will listen (English).",
@@ -51,7 +51,7 @@ def inputs() -> dict:
 def _row(items: list):
     """Yield the items inside one row, so that what is made for each lands in it."""
     if items:
-        with gr.Row():
+        with gr.Row(elem_classes="msa-examples"):
             yield from items
 
 
@@ -81,8 +81,8 @@ def _title(text: str) -> gr.HTML:
     return gr.HTML(f'<h3 class="msa-title">{text}</h3>')
 
 
-def _picture(name: str) -> gr.Plot:
-    return gr.Plot(show_label=False, container=False, elem_id=name, elem_classes="msa-plot")
+def _picture(name: str, *classes: str) -> gr.Plot:
+    return gr.Plot(show_label=False, container=False, elem_id=name, elem_classes=["msa-plot", *classes])
 
 
 def map_parts() -> dict:
@@ -124,7 +124,7 @@ def results() -> tuple[dict, list]:
                     _title("What it rebuilds")
                     recovery.append(gr.HTML(elem_id=f"maps-{m}"))
                     _title("Where its prompts look")
-                    attention.append(_picture(f"attention-{m}"))
+                    attention.append(_picture(f"attention-{m}", "msa-attention"))
                     attention_text.append(gr.HTML(elem_id=f"attention-text-{m}"))
         origin = gr.HTML(elem_id="origin")
     return parts, [notes, strip, parts["told"], *parts["map"], parts["curve"], parts["curve_text"], *recovery, *attention, *attention_text, origin]

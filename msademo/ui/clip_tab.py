@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from msademo import limits
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
 from msademo.guidance.prompt import SECTIONS
@@ -17,24 +18,25 @@ from msademo.ui.clip_layout import inputs, results, stage
 from msademo.ui.clip_panels import PANELS, Controls, curve_key, curve_panel, first_boxes, map_panel, open_clip, still_true, update
 from msademo.ui.clip_prompt import told_now
 from msademo.ui.guard import guarded, quiet
+from msademo.ui.keys import own_key
 
-KEEP_SECONDS = 3600         # a clip taken apart is forgotten after an hour of rest
 SHOW_RESULT = """() => {
   const shown = document.querySelector("#message .msa-alert") || document.querySelector("#msa-stage");
-  if (innerWidth < 800) shown.scrollIntoView({ behavior: "smooth", block: "start" });
+  if (innerWidth < 800) shown.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
 }"""
 # A new file must not be read with the words of the old one. In the browser, so that no letter typed meanwhile is lost.
 FRESH = "(shown, transcript) => [(transcript || '').trim() === shown ? '' : transcript, null, '']"
-PUT_AWAY = "The clip was put away after an hour of rest; press Analyse to open it again."
+PUT_AWAY = "The clip was put away after a rest; press Analyse to open it again."
 
 
 def build_clip_tab(analyzer) -> dict:
     """Lay out the tab inside the current Blocks and wire it to `analyzer`. Gives its components by name, and "analyse", which makes an event
     analyse what is in them."""
-    opened = gr.State(None, time_to_live=KEEP_SECONDS)          # Opened
-    curve = gr.State(None, time_to_live=KEEP_SECONDS)           # Curve
-    score = gr.State(None, time_to_live=KEEP_SECONDS)           # PGLH's score on the page
-    drawn = gr.State(None, time_to_live=KEEP_SECONDS)           # the alignments on the page
+    rest = limits.current().rest_seconds
+    opened = gr.State(None, time_to_live=rest)                  # Opened
+    curve = gr.State(None, time_to_live=rest)                   # Curve
+    score = gr.State(None, time_to_live=rest)                   # PGLH's score on the page
+    drawn = gr.State(None, time_to_live=rest)                   # the alignments on the page
     linked_at = gr.State(0.0)                                   # where the linked slider was left
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
@@ -79,11 +81,11 @@ def build_clip_tab(analyzer) -> dict:
             return [gr.skip()] * 4
         return ("", *map_panel(drawn, Look.of(*values), opened.clip))
 
-    def write(opened, writer, left: bool, *values):
+    def write(opened, writer, key, left: bool, *values):
         if opened is None:
             raise InputError(PUT_AWAY)
-        chosen = Controls.of(*values)
-        guidance = analyzer.write_guidance(opened.clip, writer, chosen.missing if left else None, chosen.kinds, chosen.seed)
+        chosen, own = Controls.of(*values), own_key(page["key"], writer, key)
+        guidance = analyzer.write_guidance(opened.clip, writer, chosen.missing if left else None, chosen.kinds, chosen.seed, **own)
         return ("", *opened.keep(guidance))
 
     def draw_curve(opened, curve, *values):
@@ -114,7 +116,7 @@ def build_clip_tab(analyzer) -> dict:
 
     def then_curve(event):
         event = event.then(guarded(2)(draw_curve), [opened, curve, *controls], [page["message"], curve], concurrency_limit=1, **quietly)
-        return event.then(guarded(3)(place_curve), [opened, curve, score, *controls], [page["message"], page["curve"], page["curve_text"]], **quietly)
+        return event.then(guarded(3, cost=0)(place_curve), [opened, curve, score, *controls], [page["message"], page["curve"], page["curve_text"]], **quietly)
 
     def analysing(trigger):
         outputs = [page["message"], opened, page["transcript"], page["shown"], page["words"], curve, score, drawn, *boxes, page["head"], page["layer"],
@@ -147,8 +149,8 @@ def build_clip_tab(analyzer) -> dict:
     moving(page["use"].click, **latest)
     moving(page["nothing"].click(lambda: ("", "", ""), None, boxes, queue=False, **quietly).then, **quietly)
     for name, left in (("write_complete", False), ("write_left", True)):
-        written = page[name].click(guarded(4)(lambda opened, writer, *values, left=left: write(opened, writer, left, *values)),
-                                   [opened, page["writer"], *controls], [page["message"], *boxes], api_visibility="private", show_progress="full",
+        written = page[name].click(guarded(4)(lambda opened, writer, key, *values, left=left: write(opened, writer, key, left, *values)),
+                                   [opened, page["writer"], page["key"], *controls], [page["message"], *boxes], api_visibility="private", show_progress="full",
                                    show_progress_on=page["told"], concurrency_limit=2)
         moving(written.then, **quietly)
 

@@ -53,7 +53,7 @@ def curve_figure(curve: Curve, ratio: float | None, score: float | None) -> dict
          "line": {"width": 0}, "name": f"range of {len(curve.scores)} masks", "hoverinfo": "skip"},
         {"type": "scatter", "x": rates, "y": mean, "mode": "lines+markers", "line": {"color": LINE, "width": 3}, "name": "mean",
          "hovertemplate": "%{x:.0%} missing: %{y:+.2f}<extra></extra>"},
-        {"type": "scatter", "x": [0, 1], "y": [round(curve.constant, 3)] * 2, "mode": "lines", "name": "always the same answer",
+        {"type": "scatter", "x": [0, 1], "y": [round(curve.constant, 3)] * 2, "mode": "lines", "name": "always the same",
          "line": {"color": CONSTANT, "width": 2, "dash": "dash"}, "hoverinfo": "skip"},
     ]
     if ratio is not None and score is not None:
@@ -61,9 +61,9 @@ def curve_figure(curve: Curve, ratio: float | None, score: float | None) -> dict
                      "marker": {"color": NEGATIVE, "size": 15, "symbol": "diamond", "line": {"color": "white", "width": 2}},
                      "hovertemplate": "now, %{x:.0%} missing: %{y:+.2f}<extra></extra>"})
     axis = {**_GRID, "title": {"text": "share of words, voice and face missing", "standoff": 8}, "range": [-0.03, 1.03], "tickformat": ".0%"}
-    layout = {**LAYOUT, "height": 280, "margin": {"l": 48, "r": 12, "t": 8, "b": 8}, "xaxis": axis,
+    layout = {**LAYOUT, "height": 300, "margin": {"l": 48, "r": 12, "t": 8, "b": 8}, "xaxis": axis,
               "yaxis": {**_GRID, "title": {"text": "score"}, "range": [-3.1, 3.1], "dtick": 1},
-              "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": CLEAR}}
+              "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": CLEAR, "font": {"size": 11}}}
     return {"data": data, "layout": layout}
 
 

@@ -17,6 +17,9 @@ from msademo.ui.examples import examples
 from msademo.ui.guard import alert, guarded, quiet
 
 FOLDERS = re.compile(r"(?<!\S)\S*/(?=\S)")          # of whoever trained it, in the command that did; nobody's business
+METRIC_NAMES = {"acc2": "Acc-2", "acc7": "Acc-7", "f1": "F1", "mae": "MAE", "corr": "Pearson's r", "accuracy": "Accuracy", "macro_f1": "Macro F1", "weighted_f1": "Weighted F1",
+                "macro_recall": "Macro recall", "n": "Items"}
+MOST_METRICS = 60           # of a file that may come from anywhere
 e = html.escape
 PURPOSE = """<section class="msa msa-notes"><h2 class="msa-step">What these models are not for</h2>
 <p><b>Not for decisions about people.</b> Not for hiring, grading or watching at work or school, not for credit, insurance, care, police or borders, and not to tell whether
@@ -48,12 +51,41 @@ def _flat(metrics: Mapping, depth: int = 0) -> list[tuple[str, str]]:
     return found
 
 
+def _metric_name(name: str) -> str:
+    """"mosi_acc2" -> "MOSI Acc-2"; a name we do not know stays as it is."""
+    first, _, rest = name.partition("_")
+    where, name = (first.upper() + " ", rest) if first in ("mosi", "mosei") else ("", name)
+    return where + METRIC_NAMES.get(name, name)
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Row and column of a metric: "acc2@0.3" stands for what is missing, "image accuracy" for who answers."""
+    if "@" in name:
+        metric, _, rate = name.partition("@")
+        try:
+            return _metric_name(metric), f"{float(rate):.0%} missing" if float(rate) else "complete"
+        except ValueError:
+            return _metric_name(metric), rate
+    who, _, metric = name.partition(" ")
+    return (_metric_name(metric), {"fusion": "together", "image": "picture", "text": "words"}.get(who, who)) if metric else (_metric_name(name), "")
+
+
+def _table(metrics: Mapping[str, str]) -> str:
+    """Metrics down, conditions across."""
+    placed = {_place(name): value for name, value in list(metrics.items())[:MOST_METRICS]}
+    rows, columns = (list(dict.fromkeys(place[i] for place in placed)) for i in (0, 1))
+    head = "".join(f'<th scope="col">{e(column)}</th>' for column in columns)
+    body = "".join(f'<tr><th scope="row">{e(row)}</th>{"".join(f"<td>{e(placed.get((row, column), chr(8211)))}</td>" for column in columns)}</tr>' for row in rows)
+    heads = f"<thead><tr><td></td>{head}</tr></thead>" if any(columns) else ""
+    return f'<div class="study-scroll" tabindex="0" role="group" aria-label="metrics"><table class="study-metrics">{heads}<tbody>{body}</tbody></table></div>'
+
+
 def _measured(meta: Mapping) -> tuple[str, str]:
-    """Protocol and metrics as the header has them."""
+    """Protocol and metrics as the header has them, as HTML."""
     metrics = meta.get("metrics") if isinstance(meta.get("metrics"), Mapping) else {}
     flat = dict(_flat(metrics))
     protocol = " · ".join(part for part in (flat.pop("split", ""), flat.pop("protocol", ""), str(meta.get("protocol", "") or "")) if part)
-    return protocol, ", ".join(f"{name} {value}" for name, value in list(flat.items())[:14])
+    return e(protocol) or "see the card", _table(flat) if flat else "see the card"
 
 
 def card(found: Found, speed: float | None) -> str:
@@ -62,12 +94,12 @@ def card(found: Found, speed: float | None) -> str:
     protocol, metrics = _measured(meta)
     used = f' <span class="model-used">in use: {e(SLOTS[found.used_as])}</span>' if found.used_as else ""
     data, _, terms = str(meta.get("data", "not said")).partition("; ")
-    rows = [("Method", found.method or "unknown"), ("Data", data), ("Terms", terms or "not said"), ("Protocol", protocol or "see the card"), ("Metrics", metrics or "see the card"),
+    rows = [("Method", e(found.method or "unknown")), ("Data", e(data)), ("Terms", e(terms or "not said")), ("Protocol", protocol), ("Metrics", metrics),
             ("Parameters", f"{found.parameters:,} in the file"), ("Size", f"{found.size / 1e6:.1f} MB"),
             ("Speed", f"{speed:.0f} ms from an opened example to its answer, measured on this server" if speed is not None else
              "not measured yet" if found.used_as in CHOICES else "part of the models' time" if found.used_as else "measured once it is in use"),
-            ("Training", FOLDERS.sub("", str(meta.get("command", "not said"))))]
-    listed = "".join(f"<dt>{name}</dt><dd>{e(value)}</dd>" for name, value in rows) if found.method else ""
+            ("Training", e(FOLDERS.sub("", str(meta.get("command", "not said")))))]
+    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows) if found.method else ""
     trouble = alert(found.problem) if found.problem else ""
     text = f'<details><summary>The card</summary><pre tabindex="0">{e(found.card)}</pre></details>' if found.card else '<p class="msa-quiet">There is no card beside this file.</p>'
     return f'<article class="msa model-card" data-file="{e(found.file)}"><h3>{e(found.file)}{used}</h3>{trouble}<dl>{listed}</dl>{text}</article>'
@@ -116,7 +148,6 @@ def build_models_tab(analyzer, tab: gr.Tab, busy=lambda: False) -> None:
         return refresh()
 
     gr.HTML(PURPOSE, elem_id="models-purpose")
-    message = gr.HTML(elem_id="models-message")
     slots = [(SLOTS[slot], slot) for slot in CHOICES]
     if may_choose():
         with gr.Row():
@@ -126,6 +157,7 @@ def build_models_tab(analyzer, tab: gr.Tab, busy=lambda: False) -> None:
     else:
         gr.HTML(f'<p class="msa-say">{ON_A_SPACE}</p>')
     timed = gr.Button("Measure the speed on this server", size="sm", elem_id="models-measure")
+    message = gr.HTML(elem_id="models-message")
     listing = gr.HTML(refresh()[1], elem_id="models-cards")
     tab.select(guarded(2)(refresh), None, [message, listing], api_visibility="private", show_progress="hidden")     # files may have come or gone
     if may_choose():

@@ -227,7 +227,7 @@ def curve_figure(curve: PostCurve, ratio: float | None, probability: float | Non
             data.append({"type": "scatter", "x": rates, "y": digits(curve.spread(name)[0]), "mode": "lines", "name": f"{NAMES[name].lower()} alone",
                          "line": {"color": colour, "width": 2, "dash": dash}, "hovertemplate": "%{x:.0%} missing: %{y:.0%}<extra></extra>"})
     if curve.share is not None:
-        data.append({"type": "scatter", "x": [0, 1], "y": [round(curve.share, 4)] * 2, "mode": "lines", "name": "always the same answer",
+        data.append({"type": "scatter", "x": [0, 1], "y": [round(curve.share, 4)] * 2, "mode": "lines", "name": "always the same",
                      "line": {"color": CONSTANT, "width": 2, "dash": "longdash"}, "hoverinfo": "skip"})
     if ratio is not None and probability is not None:
         data.append({"type": "scatter", "x": [round(ratio, 3)], "y": [round(probability, 4)], "mode": "markers", "name": "now",
@@ -235,10 +235,10 @@ def curve_figure(curve: PostCurve, ratio: float | None, probability: float | Non
                      "hovertemplate": "now, %{x:.0%} missing: %{y:.0%}<extra></extra>"})
     axis = {"gridcolor": "rgba(128,136,150,0.3)", "zeroline": False, "automargin": True, "fixedrange": True}
     layout = {"dragmode": False, "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR, "font": {"color": "#808896", "size": 12, "family": "system-ui, sans-serif"},
-              "height": 280, "margin": {"l": 48, "r": 12, "t": 8, "b": 8},
+              "height": 330, "margin": {"l": 48, "r": 12, "t": 8, "b": 8},
               "xaxis": {**axis, "title": {"text": "share of words and picture missing", "standoff": 8}, "range": [-0.03, 1.03], "tickformat": ".0%"},
               "yaxis": {**axis, "title": {"text": f"probability of {curve.label}"}, "range": [0, 1.03], "tickformat": ".0%"},
-              "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": _CLEAR}}
+              "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": _CLEAR, "font": {"size": 11}}}
     return {"data": data, "layout": layout}
 
 

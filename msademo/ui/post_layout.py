@@ -8,9 +8,10 @@ from msademo.guidance.posts import CAPTION_SOURCES
 from msademo.models.spro import STAGES
 from msademo.ui import post_figures
 from msademo.ui.examples import examples
+from msademo.ui.keys import key_field
 
 TITLES = {"text": "Words", "image": "Picture"}
-WRITERS = {"offline": "offline, from what is measured", "openai": "by a language model (needs a key)"}
+WRITERS = {"offline": "offline, from what is measured", "openai": "by a language model"}
 WELCOME = ('<div class="msa"><p style="font-size:1.15rem;font-weight:600;margin:0">Click an example, or give a picture and its words and press Analyse.</p>'
            '<p class="msa-say">Whether the post is negative, neutral or positive appears here: by the picture, by the words, and by both. Then pull '
            "the slider and see what the answer hangs on.</p></div>")
@@ -23,10 +24,10 @@ def inputs() -> dict:
     listed = examples(index="posts.json")
     parts["examples"] = []
     if listed:
-        with gr.Row():
-            parts["examples"] = [(gr.Button(item["title"], size="sm", min_width=90), item) for item in listed]
+        with gr.Row(elem_classes="msa-examples"):
+            parts["examples"] = [(gr.Button(item["title"], size="sm", min_width=90, elem_classes="msa-example"), item) for item in listed]
     parts["note"] = gr.HTML(elem_id="post-note")
-    parts["image"] = gr.Image(label="Picture: drop a file here, paste it, or take a photo", sources=["upload", "clipboard", "webcam"], type="filepath",
+    parts["image"] = gr.Image(label="Picture: a file, a paste or a photo", sources=["upload", "clipboard", "webcam"], type="filepath",
                               image_mode=None, height=300, elem_id="post-image", buttons=[])
     # The file itself, not gradio's idea of it: what is wrong with a picture is told by the one function that reads them all.
     parts["image"].preprocess = lambda payload: None if payload is None else payload.path
@@ -42,8 +43,8 @@ def stage() -> dict:
     ratio = lambda label, name: gr.Slider(0, 1, 0, step=0.05, label=label, elem_id=name, min_width=110)
     with gr.Column(elem_id="post-stage"):
         parts["answer"] = gr.HTML(WELCOME, elem_id="post-answer")
+        parts["linked"] = ratio("2 · How much is missing", "post-linked")
         with gr.Row():
-            parts["linked"] = ratio("2 · How much is missing", "post-linked")
             for half, title in TITLES.items():
                 parts[f"missing_{half}"] = ratio(f"{title} missing", f"post-missing-{half}")
     with gr.Accordion("Which words and patches go", open=False):
@@ -74,6 +75,7 @@ def results() -> dict:
                 parts["writer"] = gr.Dropdown([(WRITERS[name], name) for name in CAPTION_SOURCES], value="offline", label="Written", min_width=260,
                                               elem_id="post-writer")
                 parts["write"] = gr.Button("Write them again", size="sm", elem_id="post-write")
+            parts["key"] = key_field("post-key", parts["writer"], "the picture")
         title("How well it holds out")
         parts["curve"] = gr.Plot(show_label=False, container=False, elem_id="post-curve", elem_classes="msa-plot")
         parts["curve_text"] = gr.HTML(elem_id="post-curve-text")

@@ -11,6 +11,7 @@ from uuid import uuid4
 import gradio as gr
 from gradio.components.plot import PlotData
 
+from msademo import limits
 from msademo.corruption import check_seed
 from msademo.errors import InputError
 from msademo.models.spro import STAGES
@@ -18,13 +19,13 @@ from msademo.post_analyzer import HALVES, OpenedPost
 from msademo.post_results import PostCurve, PostResult
 from msademo.ui import figures, pictures, post_figures
 from msademo.ui.guard import alert, guarded, guarded_steps, quiet
+from msademo.ui.keys import own_key
 from msademo.ui.post_layout import inputs, results, stage
 
-KEEP_SECONDS = 3600         # a post taken apart is forgotten after an hour of rest
 DETAILS = ("notes", "left", "overlays", "told", "origin")
 SHOW_RESULT = """() => {
   const shown = document.querySelector("#post-message .msa-alert") || document.querySelector("#post-stage");
-  if (innerWidth < 800) shown.scrollIntoView({ behavior: "smooth", block: "start" });
+  if (innerWidth < 800) shown.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
 }"""
 
 
@@ -106,9 +107,10 @@ def build_post_tab(analyzer) -> dict | None:
         gr.HTML(alert("Posts need the checkpoint spro.safetensors, which is not here; train it with `python -m train spro`, then start the page again."),
                 elem_id="post-absent")
         return None
-    opened = gr.State(None, time_to_live=KEEP_SECONDS)          # Opened
-    curve = gr.State(None, time_to_live=KEEP_SECONDS)           # ((token, seed), PostCurve)
-    probability = gr.State(None, time_to_live=KEEP_SECONDS)     # on the page, of the complete post's class
+    rest = limits.current().rest_seconds
+    opened = gr.State(None, time_to_live=rest)                  # Opened
+    curve = gr.State(None, time_to_live=rest)                   # ((token, seed), PostCurve)
+    probability = gr.State(None, time_to_live=rest)             # on the page, of the complete post's class
     linked_at = gr.State(0.0)                                   # where the linked slider was left
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
@@ -136,14 +138,14 @@ def build_post_tab(analyzer) -> dict | None:
         yield ("", on_curve(result), post_figures.answer(result), *curve_panel(known, wish, on_curve(result)), *[gr.skip()] * len(DETAILS))
         yield (*[gr.skip()] * 5, *details(opened, posts.analyze(opened.post, wish.missing, wish.seed)))
 
-    def caption(opened, written, *values):
-        """New captions, and where they come from in the picture. written: a source, or the texts in the boxes."""
+    def caption(opened, written, *values, key=None):
+        """New captions, and where they come from in the picture. written: a source, or the texts in the boxes. key: the visitor's own."""
         if opened is None:
-            raise InputError("The post was put away after an hour of rest; press Analyse to open it again.")
+            raise InputError("The post was put away after a rest; press Analyse to open it again.")
         if opened.post.seen is None:
             raise InputError("There is no picture to write about; add one and analyse again.")
         wish = Wish.of(*values)
-        now = replace(opened, post=posts.with_captions(opened.post, written))
+        now = replace(opened, post=posts.with_captions(opened.post, written, **own_key(page["key"], written, key)))
         return ("", now, *now.captions, *details(now, posts.analyze(now.post, wish.missing, wish.seed)))
 
     def draw_curve(opened, drawn, *values):
@@ -170,7 +172,7 @@ def build_post_tab(analyzer) -> dict | None:
 
     def then_curve(event):
         event = event.then(guarded(2)(draw_curve), [opened, curve, *wishes], [page["message"], curve], concurrency_limit=1, **quietly)
-        return event.then(guarded(3)(place_curve), [opened, curve, probability, *wishes], [page["message"], *curve_at], **quietly)
+        return event.then(guarded(3, cost=0)(place_curve), [opened, curve, probability, *wishes], [page["message"], *curve_at], **quietly)
 
     def analysing(trigger):
         outputs = [page["message"], opened, *boxes, probability, page["column"], page["answer"], *panels]
@@ -199,6 +201,7 @@ def build_post_tab(analyzer) -> dict | None:
     outputs = [page["message"], opened, *boxes, *panels]
     written = lambda opened, *values: caption(opened, dict(zip(STAGES, values)), *values[len(STAGES):])
     page["use"].click(guarded(len(outputs))(written), [opened, *boxes, *wishes], outputs, **quietly)
-    page["write"].click(guarded(len(outputs))(caption), [opened, page["writer"], *wishes], outputs, api_visibility="private", show_progress="full",
+    page["write"].click(guarded(len(outputs))(lambda opened, writer, key, *values: caption(opened, writer, *values, key=key)),
+                        [opened, page["writer"], page["key"], *wishes], outputs, api_visibility="private", show_progress="full",
                         show_progress_on=page["told"], concurrency_limit=2)
     return {**page, "analyse": analysing}

@@ -13,6 +13,7 @@ from msademo.study.desk import Desk
 from msademo.study.sets import CLIP
 from msademo.study.store import Run
 from msademo.ui import clip_panels, post_figures, post_tab, study_view
+from msademo.ui.alignment import Look
 from msademo.ui.clip_panels import PANELS, Controls
 
 SOUND = frozenset({".wav", ".mp3", ".m4a"})
@@ -22,7 +23,7 @@ POST_PANELS = ("answer", *post_tab.DETAILS, "curve", "curve_text")
 def layout() -> dict:
     """The components by name, hidden until an item is opened. "clip" and "post": the panels of each kind, in order."""
     parts: dict = {}
-    plot = lambda name: gr.Plot(show_label=False, container=False, elem_id=f"study-{name}", elem_classes="msa-plot")
+    plot = lambda name, *classes: gr.Plot(show_label=False, container=False, elem_id=f"study-{name}", elem_classes=["msa-plot", *classes])
     title = lambda text: gr.HTML(f'<h4 class="msa-title">{text}</h4>')
     block = lambda name: gr.HTML(elem_id=f"study-{name}")
     with gr.Column(visible=False, elem_id="study-item") as parts["item"]:
@@ -44,7 +45,7 @@ def layout() -> dict:
             panels += [plot("curve"), block("curve-text")]
             with gr.Accordion("Inside PGLH: what it rebuilds, and where its prompts look", open=False):
                 rebuilt = [block(f"maps-{m}") for m in MODALITIES]
-                looked = [(plot(f"attention-{m}"), block(f"attention-text-{m}")) for m in MODALITIES]
+                looked = [(plot(f"attention-{m}", "msa-attention"), block(f"attention-text-{m}")) for m in MODALITIES]
             parts["clip"] = [*panels, *rebuilt, *(figure for figure, _ in looked), *(text for _, text in looked), block("origin")]
         with gr.Column(visible=False) as parts["post_column"]:
             parts["take_post"] = gr.Button("Open it in the Post tab, with sliders", size="sm", elem_id="study-take-post")
@@ -98,7 +99,7 @@ def show(desk: Desk, run: Run, number: int, say) -> tuple[list, object]:
     wish, analyzer = wish_of(run), desk.analyzer
     if clip:
         opened = analyzer.open(None if path is None else str(path), transcript=stored.item.text, say=say)
-        panels, _ = clip_panels.update(analyzer, opened, wish)
+        panels, _ = clip_panels.update(analyzer, opened, wish, look=Look("vision" if len(opened.clip.frames) else "audio"))
         copy = None if path is None else served(path)
         is_sound = path is not None and path.suffix.lower() in SOUND
         return [*head(True, None if is_sound else copy, copy if is_sound else None), *panels.values(), *skipped[PANELS:]], opened

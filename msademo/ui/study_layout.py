@@ -26,7 +26,7 @@ element.addEventListener('keydown', (event) => {
   if (next) { at.setAttribute('tabindex', '-1'); next.setAttribute('tabindex', '0'); next.focus(); }
 });
 """
-HOW = """<div class="msa msa-small"><p>A <b>.zip</b> with a table <code>labels.csv</code> and the media it names, or a table alone where there are only words. 200 MB at most.</p>
+HOW = """<div class="msa msa-small"><p>A <b>.zip</b> with a table <code>labels.csv</code> and the media it names, or a table alone where there are only words.</p>
 <ul><li><b>Clips</b>: columns <code>file</code> (mp4, webm, mov, avi, wav, mp3, m4a), <code>text</code> (leave the column out and the speech is recognised), <code>label</code>
 from -3 to 3.</li><li><b>Posts</b>: <code>file</code> (a picture), <code>text</code>, <code>label</code> negative, neutral or positive.</li>
 <li><code>id</code> and <code>split</code> may be added. The layouts of MOSI, MOSEI and SIMS (<code>video_id</code>, <code>clip_id</code>, media in <code>Raw/</code>) and of MVSA
@@ -94,7 +94,7 @@ def results() -> dict:
         _title("How well")
         parts["metrics"] = gr.HTML(elem_id="study-metrics")
         _title("Right and wrong")
-        parts["who"] = gr.Dropdown([], value=None, label="Of", filterable=False, elem_id="study-who")
+        parts["who"] = gr.Dropdown([], value=None, label="Answers of", filterable=False, elem_id="study-who")
         with gr.Row():
             with gr.Column(min_width=300):
                 parts["confusion"] = _picks("study-confusion")

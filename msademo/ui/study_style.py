@@ -1,7 +1,7 @@
 """Looks of the Errors and Models tabs, beside theme.py's."""
 
 STUDY_CSS = """
-#study-results, #study-item, #study-last { gap: .4rem; background: var(--body-background-fill); } #study-results .msa-title, #study-item .msa-title { margin-top: .8rem; }
+#study-results, #study-item, #study-last { gap: .5rem; background: var(--body-background-fill); } #study-results .msa-title, #study-item .msa-title { margin-top: .8rem; }
 .study-bar { height: .6rem; border-radius: .3rem; background: var(--border-color-primary); overflow: hidden; margin: .3rem 0; }
 .study-bar i { display: block; height: 100%; background: #0072b2; transition: width .3s; } .dark .study-bar i { background: #56b4e9; }
 .study-notes { padding-left: 1.6rem !important; }
@@ -24,7 +24,7 @@ STUDY_CSS = """
 .study-grid path { stroke: var(--border-color-primary); fill: none; } .study-grid .study-even { stroke: var(--body-text-color); stroke-dasharray: 4 4; opacity: .6; }
 .study-scatter [data-pick] { cursor: pointer; fill-opacity: .75; stroke: var(--body-background-fill); stroke-width: 1; }
 .study-scatter [data-pick]:hover, .study-scatter [data-pick]:focus { fill-opacity: 1; stroke: var(--body-text-color); stroke-width: 2.5; outline: none; }
-.study-items { width: 100%; }
+.study-items { width: 100%; } .study-items th:nth-child(2) { width: 42%; } .study-items th:last-child { width: 11rem; } .study-items td[data-name] { white-space: nowrap; }
 .study-items th { text-align: left; font-size: .85rem; font-weight: 600; padding: .2rem .5rem; border: 0 !important; background: none !important; }
 .study-items td { padding: .35rem .5rem !important; vertical-align: top; font-size: .92rem; border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; background: none !important; }
 .study-items tr[data-pick] { cursor: pointer; } .study-items tr[data-pick]:hover td { background: rgba(86, 180, 233, .14) !important; }
@@ -44,11 +44,14 @@ STUDY_CSS = """
 .model-card h3 { font-size: 1.05rem; font-weight: 650; margin: 0; color: var(--body-text-color); overflow-wrap: anywhere; } .model-card h3 small { font-weight: 400; opacity: .85; }
 .model-card dl { display: grid; grid-template-columns: 8rem 1fr; gap: .15rem .8rem; margin: .4rem 0 0; font-size: .92rem; }
 .model-card dt { font-weight: 600; } .model-card dd { margin: 0; overflow-wrap: anywhere; }
+.model-card .study-metrics td, .model-card .study-metrics th { padding: .1rem 1.1rem .1rem 0; white-space: nowrap; }
+#models-purpose p { margin: .2rem 0 .4rem; line-height: 1.45; } #models-purpose h2:not(:first-child) { margin-top: .7rem; } #models-purpose li { margin: .15rem 0; }
 .model-card pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; font-size: .92rem; margin: .3rem 0 0; background: none; color: inherit; padding: 0; }
 .model-used { display: inline-block; border: 2px solid #0072b2; border-radius: 3px; padding: 0 .4rem; font-size: .8rem; font-weight: 600; }
 @media (max-width: 640px) {
-  .study-items thead { display: none; } .study-items tr { display: grid; grid-template-columns: 5.6rem 1fr; border-top: 1px solid var(--border-color-primary); padding: .4rem 0; }
-  .study-items td { border: 0 !important; padding: .1rem .3rem !important; grid-column: 2; } .study-items .study-pic { grid-column: 1; grid-row: 1 / span 7; width: auto; }
+  .study-items thead { display: none; } .study-items tr { display: grid; grid-template-columns: 5.6rem auto 1fr; border-top: 1px solid var(--border-color-primary); padding: .4rem 0; }
+  .study-items td { border: 0 !important; padding: .1rem .3rem !important; grid-column: 2 / span 2; } .study-items .study-pic { grid-column: 1; grid-row: 1 / span 4; width: auto; }
+  .study-items td:nth-child(3), .study-items td:nth-child(5) { grid-column: 2; } .study-items td:nth-child(4), .study-items td:nth-child(6) { grid-column: 3; } .study-items td[data-name] { white-space: normal; }
   .study-pic img { max-width: 5.2rem; } .study-items td[data-name]:not(:empty)::before { content: attr(data-name) ": "; font-weight: 600; }
   .study-confusion td { min-width: 1.9rem; } .study-confusion th { padding: .2rem .2rem; } .model-card dl { grid-template-columns: 1fr; gap: 0; } .model-card dd { margin-bottom: .3rem; }
 }

@@ -12,6 +12,7 @@ from uuid import uuid4
 import gradio as gr
 from gradio import processing_utils
 
+from msademo import limits
 from msademo.errors import InputError
 from msademo.options import MODELS
 from msademo.study import export
@@ -26,7 +27,6 @@ from msademo.ui.study_layout import chooser, last, results, runs
 from msademo.ui.study_view import Marks
 
 POLL = 2.0                  # seconds between two looks at a run that goes on
-KEEP_SECONDS = 3600         # an opened item is put away after an hour of rest
 # The key is made and kept in the browser; where it may keep nothing, for as long as the page is open.
 READ_KEY = """() => {
   const fresh = () => [...crypto.getRandomValues(new Uint8Array(18))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -70,7 +70,7 @@ def exported(desk: Desk, run: Run, who: str, say) -> list[str]:
 def build_study_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs, clip: dict, post: dict | None) -> None:
     """Lay out the tab inside the current Blocks and wire it. clip, post: what the other tabs gave back (post: None without a checkpoint)."""
     marks = gr.State(Marks())
-    opened = gr.State(None, time_to_live=KEEP_SECONDS)          # the item taken apart, for its curve
+    opened = gr.State(None, time_to_live=limits.current().rest_seconds)     # the item taken apart, for its curve
     chosen = gr.State(None)                                     # (run, number) of the item that is open
     timer = gr.Timer(POLL, active=False)
     with gr.Row():
@@ -216,7 +216,7 @@ def build_study_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs, clip: dict, post: di
     looking(run_box.change, show_progress="minimal")
     looking(page["again"].click, show_progress="minimal")
     ticked = [message, *states, timer, run_box]
-    timer.tick(guarded(len(ticked))(tick), [key, run_box], ticked, **quietly).then(guarded(len(looked))(finish), [key, run_box, *view], looked, **quietly)
+    timer.tick(guarded(len(ticked), cost=0)(tick), [key, run_box], ticked, **quietly).then(guarded(len(looked), cost=0)(finish), [key, run_box, *view], looked, **quietly)
     for name, what in (("cancel", desk.cancel), ("resume", desk.resume)):
         page[name].click(guarded(len(ticked))(act(what)), [key, run_box], ticked, **quietly)
     page["delete"].click(lambda: gr.Row(visible=True), None, page["sure_row"], queue=False, **quietly)
@@ -239,5 +239,5 @@ def build_study_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs, clip: dict, post: di
             taken = page[f"take_{kind}"].click(told(take), [key, chosen], [tabs, *(other[name] for name in names)], **quietly)
             other["analyse"](taken.success)
     page["other"].input(guarded(2)(compare), [key, run_box, page["other"], page["who"]], [message, page["compared"]], show_progress_on=page["compared"], **working)
-    page["export"].click(guarded(2)(write), [key, run_box, page["who"]], [message, page["files"]], show_progress_on=page["files"], concurrency_limit=1, **working)
+    page["export"].click(guarded(2)(write), [key, run_box, page["who"]], [message, page["files"]], show_progress_on=page["compared"], concurrency_limit=1, **working)
 

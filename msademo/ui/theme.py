@@ -6,10 +6,15 @@ Nothing is loaded from another server.
 from __future__ import annotations
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from msademo.ui import openapi
+from msademo import limits
+from msademo.ui import access, openapi
+from msademo.ui.controls_style import CONTROLS_CSS
 from msademo.ui.examples import EXAMPLES
+from msademo.ui.gate import Gate
 from msademo.ui.post_style import POST_CSS
+from msademo.ui.script import HEAD
 from msademo.ui.study_style import STUDY_CSS
 
 NEGATIVE = "#d55e00"            # Okabe and Ito's colours: told apart under every common colour blindness
@@ -17,6 +22,8 @@ CONSTANT = "#8a8f98"
 LINE, BAND = "#1f86c9", "rgba(86, 180, 233, 0.35)"
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
+_CONTRAST = {"body_text_color_subdued": "*neutral_500", "block_info_text_color": "*neutral_500", "input_placeholder_color": "*neutral_500",
+             "color_accent": "*primary_600", "button_primary_background_fill": "*primary_600", "button_primary_background_fill_hover": "*primary_700"}
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 CSS = """
@@ -67,7 +74,7 @@ CSS = """
 .msa-word { position: absolute; left: max(0px, min(var(--x), 100% - var(--l) * .56em - 8px)); top: calc(var(--w) * 1.4em); white-space: nowrap; line-height: 1.35em;
             border-left: 2px solid #0072b2; padding-left: 3px; }
 .msa-flow s, .msa-flow span { margin-right: .35em; }
-s.msa-gone { text-decoration: line-through 2px; opacity: .55; border-color: #8a8f98; }
+s.msa-gone { text-decoration: line-through 2px; opacity: .72; border-color: #8a8f98; }
 .msa-wave { display: block; width: 100%; height: 44px; }
 .msa-wave path { fill: #0072b2; } .dark .msa-wave path { fill: #56b4e9; }
 .msa-wave rect { fill: var(--background-fill-primary); opacity: .82; }
@@ -102,8 +109,6 @@ s.msa-gone { text-decoration: line-through 2px; opacity: .55; border-color: #8a8
 .msa-plot .js-plotly-plot .cbaxis text, .msa-plot .js-plotly-plot .cbtitle text { fill: var(--body-text-color) !important; }
 .msa-plot .js-plotly-plot .gridlayer path { stroke: var(--border-color-primary) !important; }
 .msa-plot { border: 0 !important; background: transparent !important; padding: 0 !important; }
-button:focus-visible, input:focus-visible, textarea:focus-visible, summary:focus-visible, [tabindex]:focus-visible
-{ outline: 3px solid #e69f00 !important; outline-offset: 1px; }
 @media (max-width: 640px) {
   .msa-tick i { display: none; }
   .msa-scale { height: 2.4rem; margin: .35rem .7rem 0; }
@@ -115,22 +120,14 @@ button:focus-visible, input:focus-visible, textarea:focus-visible, summary:focus
 @media (prefers-reduced-motion: reduce) { .msa-dot { transition: none; } }
 """
 
-# Gradio's slider announces a move when the pointer lets go; arrow keys and Enter in its number field announce it here.
-HEAD = """
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<script>
-addEventListener("keyup", (event) => {
-  const field = event.target;
-  const moved = field.type === "range" && /^(Arrow|Page|Home|End)/.test(event.key);
-  const typed = field.type === "number" && event.key === "Enter";
-  if (moved || typed) field.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
-});
-</script>
-"""
+
+def admits(user: str, password: str) -> bool:
+    return access.current().admits(user, password)
 
 
 def launch_options() -> dict:
     """Arguments of Blocks.launch that belong to the page itself; where to listen stays with GRADIO_SERVER_NAME and _PORT."""
-    theme = gr.themes.Default(primary_hue="blue", secondary_hue="orange", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
-    return {"theme": theme, "css": CSS + POST_CSS + STUDY_CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": "200mb", "show_error": True,
-            "app_kwargs": {"routes": openapi.routes()}, "share": False, "ssr_mode": False, "state_session_capacity": 100, "footer_links": ["api", "settings"]}
+    theme = gr.themes.Default(primary_hue="blue", secondary_hue="orange", neutral_hue="slate", font=_FONTS, font_mono=_MONO).set(**_CONTRAST)
+    return {"theme": theme, "css": CSS + CONTROLS_CSS + POST_CSS + STUDY_CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": f"{limits.current().upload_mb}mb", "show_error": True,
+            "auth": admits if access.current().login else None,
+            "app_kwargs": {"routes": openapi.routes(), "middleware": [Middleware(Gate)]}, "share": False, "ssr_mode": False, "state_session_capacity": 100, "footer_links": ["api", "settings"]}
