@@ -41,9 +41,10 @@ def is_main() -> bool:
 
 @contextmanager
 def joined(command: str, trains: bool) -> Iterator[None]:
-    """The group of processes that a launcher started, for as long as a command runs; only process 0 prints. InputError for a command that is no training."""
+    """The group of processes that a launcher started, for as long as a command runs; only process 0 prints. Within a group there is nothing to join.
+    InputError for a command that is no training."""
     global _store
-    if not launched():
+    if not launched() or dist.is_initialized():
         yield
         return
     cuda = torch.cuda.is_available()
