@@ -20,10 +20,11 @@ from msademo.ui.post_tab import build_post_tab
 from msademo.ui.study_tab import build_study_tab
 from msademo.ui.theme import launch_options
 from msademo.ui.tools import prepare, wanted
+from msademo.ui.zerogpu import register
 
 TITLE = "msademo: sentiment from words, voice and face"
-HEADER = ('<header class="msa-head"><h1>msademo</h1><p>What sentiment do words, voice and face show? '
-          "Take some of them away and watch the answer change.</p></header>")
+HEADER = ('<header class="msa-head"><h1>msademo</h1><p>How does someone feel, going by words, voice and face? '
+          "Take some of it away and watch the answer change.</p></header>")
 DELETE_AFTER = (3600, 6 * 3600)     # seconds: how often to look, and how old uploaded files may grow
 
 
@@ -74,6 +75,7 @@ def launch(demo: gr.Blocks, analyzer, mcp: bool = False) -> None:
     """Serve until stopped; host and port by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT. mcp: offer the endpoints as tools too; InputError where that cannot be."""
     if mcp := wanted(mcp):
         prepare()
+    register()
     share_cores()
     warm_in_background(analyzer)
     demo.queue(default_concurrency_limit=2, max_size=64).launch(**launch_options(), mcp_server=mcp)
