@@ -23,8 +23,8 @@ from msademo.ui.tools import prepare, wanted
 from msademo.ui.zerogpu import register
 
 TITLE = "msademo: sentiment from words, voice and face"
-HEADER = ('<header class="msa-head"><h1>msademo</h1><p>How does someone feel, going by words, voice and face? '
-          "Take some of it away and watch the answer change.</p></header>")
+HEADER = ('<header class="msa-head"><h1>msademo</h1><p>What sentiment do words, voice and face show? '
+          "Take some of them away and watch the answer change.</p></header>")
 DELETE_AFTER = (3600, 6 * 3600)     # seconds: how often to look, and how old uploaded files may grow
 
 
