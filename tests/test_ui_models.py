@@ -128,3 +128,12 @@ class SpeedAnalyzer(FakeAnalyzer):
 
     def warm(self):
         return SimpleNamespace(absent={})
+
+
+def test_metrics_are_a_table_of_conditions_and_escaped():
+    protocol, table = models._measured({"metrics": {"split": "valid", "mosi_acc2@0.0": 0.9, "mosi_acc2@0.3": 0.8, "mae@text absent": 1.1, "fusion": {"macro_f1": 0.7}, "<b>": 1.0}})
+    assert protocol == "valid" and "<b>" not in table
+    for head in ("complete", "30% missing", "text absent", "together"):
+        assert f'<th scope="col">{head}</th>' in table
+    assert '<th scope="row">MOSI Acc-2</th><td>0.900</td><td>0.800</td>' in table and "Macro F1" in table and "&lt;b&gt;" in table
+    assert models._measured({"metrics": "none"}) == ("see the card", "see the card")
