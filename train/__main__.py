@@ -20,6 +20,7 @@ COMMANDS = {
     "pgmf-teacher": ("train.pgmf_teacher", "train PGMF's teacher, guided by the corpus's prompts; with --config and --pickle on an MMSA pickle"),
     "pgmf-student": ("train.pgmf_student", "distil PGMF's student from a trained teacher; with --config and --pickle on an MMSA pickle"),
     "pgmf-ablation": ("train.pgmf_ablation", "train students with and without each part of their loss, side by side"),
+    "ablation": ("train.ablation", "a whole ablation table of a paper on a pickle or a folder, beside the printed figures"),
     "spro-ablation": ("train.spro_ablation", "train SPRO with one part changed at a time, over several seeds, and write the table"),
     "faithfulness": ("train.faithfulness", "hide the patches that SPRO's overlays point at, and as many at random"),
     "baseline": ("train.baseline", "train the mean-pool MLP that the methods are measured against"),

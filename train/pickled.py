@@ -151,7 +151,7 @@ def train_seed(args: argparse.Namespace, bundle: Bundle, seed: int, folder: Path
         median=float(np.median(bundle.data["train"].truth)), **bundle.about, settings=bundle.settings, schedule=asdict(schedule), epoch=best.epoch,
         seed=seed, history=best.history, data=bundle.source,
         metrics={"split": "valid", "protocol": "one mask draw a rate; epoch chosen here", **best.metrics}, **origin,
-        command=f"python -m train {bundle.method} --config {args.config} {bundle.option} --text-encoder {bundle.told['text']['encoder']}"
+        command=f"python -m train {bundle.method} {f'--config {args.config} ' if args.config else ''}{bundle.option} --text-encoder {bundle.told['text']['encoder']}"
                 + "".join(f" --set {change}" for change in args.set) + Execution(**given(args)).options())
     print(f"wrote {path}: epoch {best.epoch}, valid score {best.metrics['score']:.4f}")
     return path
@@ -222,13 +222,13 @@ def recipe_of(args: argparse.Namespace, method: str) -> Recipe:
         raise InputError("--scale is for folders without --config, whose data set tells the scale; leave one of them out.")
     if args.config is not None:
         return read_recipe(method, args.config, args.set)
-    args.config = "own"
     return read_recipe(method, "own", [f"dataset=folder-{read_folder(args.data, args.scale).limit:g}", *args.set])
 
 
-def run(args: argparse.Namespace) -> None:
+def bundle_of(args: argparse.Namespace) -> Bundle:
+    """All that the command args.command asks for, read and checked."""
     method = args.command
-    recipe, rates = replace(recipe_of(args, method), **given(args)), parse_rates(args.rates)
+    recipe = replace(recipe_of(args, method), **given(args))
     recipe.execution.start()
     text, guided = args.text_encoder or (FIXED if args.pickle else str(TEXT)), method == "pgmf-teacher" and not args.without_prompt
     if args.without_prompt and method != "pgmf-teacher" or args.teacher and method != "pgmf-student":
@@ -236,9 +236,24 @@ def run(args: argparse.Namespace) -> None:
     if method == "pgmf-student":
         teacher = load_featured(teacher_of(args, recipe.seeds[0]), "pgmf-teacher", folder=not args.pickle)
         text, guided = args.text_encoder or teacher.meta["told"]["text"]["encoder"], teacher.model.config.guided
-    bundle = gather(args, method, recipe, text, guided)
-    named = Path(args.config).stem.removeprefix(f"{method}-") if args.pickle else args.data.resolve().name
-    out, test = args.out or Path("runs") / f"{method}-{named}", bundle.data.get("test")
+    return gather(args, method, recipe, text, guided)
+
+
+def name_of(args: argparse.Namespace) -> str:
+    """How a run's folder tells its data: by the configuration, or by the folder of clips."""
+    return Path(args.config).stem if args.pickle else args.data.resolve().name
+
+
+def run(args: argparse.Namespace) -> None:
+    bundle, rates = bundle_of(args), parse_rates(args.rates)
+    method, out = bundle.method, args.out or Path("runs") / f"{bundle.method}-{name_of(args).removeprefix(f'{bundle.method}-')}"
+    train_seeds(args, bundle, out, rates)
+    print(f"{method}: {len(bundle.recipe.seeds)} runs in {out}; `python -m train table {out}` writes their tables")
+
+
+def train_seeds(args: argparse.Namespace, bundle: Bundle, out: Path, rates: list[float]) -> list[Path]:
+    """A run a seed in out/seed-N, each measured on test where there is one; returns the reports. What is there already is not done again."""
+    method, recipe, test, reports = bundle.method, bundle.recipe, bundle.data.get("test"), []
     if args.protocol == "lnln" and test is not None:
         Bench(test, recipe.dataset, "lnln", 1, args.mask_seed)          # refuses what it cannot mask before hours of training
     for seed in recipe.seeds:
@@ -249,4 +264,5 @@ def run(args: argparse.Namespace) -> None:
             print(f"{method}: {bundle.source} has no test rows; `python -m train evaluate` measures {path} on another folder")
         elif is_main():
             measure(path, test, args.protocol, rates, recipe.draws, args.mask_seed, target)
-    print(f"{method}: {len(recipe.seeds)} runs in {out}; `python -m train table {out}` writes their tables")
+            reports.append(target)
+    return reports

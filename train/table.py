@@ -12,7 +12,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import numpy as np
 
@@ -49,12 +49,16 @@ class Group:
 
     def figures(self, pick) -> dict[str, tuple[float, float | None]]:
         """Per metric mean and deviation over seeds (None for one seed) of pick(report), shares in per cent."""
-        rows = [pick(report) for report in self.reports]
-        found = {}
-        for name in MEASURED[self.first["dataset"]]:
-            values = np.array([row[name] for row in rows]) * (100 if name.startswith(SHARES) else 1)
-            found[name] = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
-        return found
+        return spread([pick(report) for report in self.reports], MEASURED[self.first["dataset"]])
+
+
+def spread(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> dict[str, tuple[float, float | None]]:
+    """Per name mean and deviation (None for one row) over rows, shares in per cent."""
+    found = {}
+    for name in names:
+        values = np.array([row[name] for row in rows]) * (100 if name.startswith(SHARES) else 1)
+        found[name] = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
+    return found
 
 
 def read_reports(paths: Sequence[Path]) -> list[dict]:
