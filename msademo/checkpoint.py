@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from msademo.errors import InputError
 
 FORMAT_VERSION = 1
 KEY = "msademo"
+METHOD_NAME = re.compile(r"[\w-]{1,40}")
 RECORDED_PACKAGES = ("torch", "numpy", "transformers", "librosa", "mediapipe")
 
 
@@ -104,9 +106,9 @@ def read_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     try:
         meta = json.loads(header)
         found, version_, config = meta["method"], meta["format"], meta["config"]
-        if not isinstance(config, dict):
-            raise TypeError("the config is no object")
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if not isinstance(config, dict) or not isinstance(version_, int) or not METHOD_NAME.fullmatch(found):
+            raise TypeError("the config is no object, the method no name or the format no number")
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path.name} has damaged metadata; restore it or train it again.") from error
     if version_ != FORMAT_VERSION:
         raise InputError(f"{path.name} has checkpoint format {version_}, and this msademo reads format {FORMAT_VERSION}; train it again.")
@@ -115,8 +117,32 @@ def read_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     return Checkpoint(method=found, meta=meta, tensors=tensors, path=path)
 
 
-def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy the weights in, after checking every name and shape (values are cast to the model's dtype)."""
+@contextmanager
+def described_by(checkpoint: Checkpoint) -> Iterator[None]:
+    """Around what makes a model of a checkpoint's config: InputError for whatever comes of a config that cannot be, or speaks of more than
+    the file holds. A width of billions is refused before memory is asked for it."""
+    unknown = f"{checkpoint.path.name} has a config this msademo does not know; train it again."
+    held = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    if any(number > held for number in _whole_numbers(checkpoint.config)):
+        raise InputError(unknown)
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise InputError(unknown) from error
+
+
+def _whole_numbers(value) -> Iterator[int]:
+    if isinstance(value, int):
+        yield abs(value)
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _whole_numbers(inner)
+
+
+def check_fits(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """InputError unless a checkpoint has the very names and shapes of a model, which may be one without memory (on the device "meta")."""
     wanted = model.state_dict()
     missing = sorted(wanted.keys() - checkpoint.tensors.keys())
     unknown = sorted(checkpoint.tensors.keys() - wanted.keys())
@@ -128,6 +154,12 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
         if tensor.shape != wanted[key].shape:
             raise InputError(f"{name} does not fit its model: {key} has shape {tuple(tensor.shape)} where "
                              f"{tuple(wanted[key].shape)} is needed; train it again.")
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy the weights in, after checking every name and shape (values are cast to the model's dtype)."""
+    check_fits(model, checkpoint)
+    wanted = model.state_dict()
     model.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in checkpoint.tensors.items()})
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
@@ -58,7 +59,12 @@ def in_use(analyzer) -> dict[str, str]:
 
 def identity(analyzer, slots: tuple[str, ...] = tuple(SLOTS)) -> dict[str, dict[str, str]]:
     """{"file", "sha256"} by slot of what is in use: what a run was made with."""
-    return {slot: {"file": file, "sha256": hash_of(analyzer.folder / file)} for slot, file in in_use(analyzer).items() if slot in slots}
+    found = {}
+    for slot, file in in_use(analyzer).items():
+        if slot in slots:
+            with suppress(FileNotFoundError):           # taken away meanwhile
+                found[slot] = {"file": file, "sha256": hash_of(analyzer.folder / file)}
+    return found
 
 
 def _header(path: Path) -> tuple[dict, int]:
@@ -69,7 +75,7 @@ def _header(path: Path) -> tuple[dict, int]:
             count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
         if not isinstance(meta["config"], dict) or not isinstance(meta["method"], str):
             raise TypeError("the header is of another form")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("It cannot be read as a checkpoint of msademo (cut off, or of another format).") from error
     return meta, count
 
@@ -103,10 +109,13 @@ def found_in(analyzer) -> list[Found]:
     for path in sorted(analyzer.folder.glob("*.safetensors")):
         slot = slots.get(path.name)
         try:
+            size = path.stat().st_size
             meta, count = _header(path)
-            found.append(Found(path.name, meta["method"], count, path.stat().st_size, meta, _card(path), _problem(analyzer.folder, meta), slot))
+            found.append(Found(path.name, meta["method"], count, size, meta, _card(path), _problem(analyzer.folder, meta), slot))
+        except FileNotFoundError:                       # taken away since it was listed
+            continue
         except InputError as error:
-            found.append(Found(path.name, "", 0, path.stat().st_size if path.exists() else 0, {}, _card(path), str(error), slot))
+            found.append(Found(path.name, "", 0, size, {}, _card(path), str(error), slot))
     order = list(SLOTS)
     return sorted(found, key=lambda f: (order.index(f.used_as) if f.used_as else len(order), f.file))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
 
 import numpy as np
+import torch
 from torch import nn
 
-from msademo.checkpoint import Checkpoint, file_hash, load_weights, read_checkpoint
+from msademo.checkpoint import Checkpoint, check_fits, described_by, file_hash, load_weights, read_checkpoint
 from msademo.errors import InputError
 from msademo.features.bundle import Statistics
 from msademo.features.text import load_text_encoder
@@ -36,11 +38,11 @@ def build(checkpoint: Checkpoint) -> nn.Module:
     if checkpoint.method not in METHODS:
         raise InputError(f"{checkpoint.path.name} holds a {checkpoint.method} model; the models of clips are {', '.join(METHODS)}.")
     model_class, config_class = METHODS[checkpoint.method]
-    try:
+    with described_by(checkpoint):
         config = config_class(**checkpoint.config)
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"{checkpoint.path.name} has a config this msademo does not know; train it again.") from error
-    model = model_class(config)
+        with torch.device("meta"):          # a config of other sizes than the file's takes no memory
+            check_fits(model_class(config), checkpoint)
+        model = model_class(config)
     load_weights(model, checkpoint)
     return model.eval().requires_grad_(False)
 
@@ -62,15 +64,18 @@ def load_fusion(path: str | Path, text: str | Path, face: str | Path, method: st
         statistics = Statistics.from_dict(checkpoint.meta["statistics"])
         extractor = checkpoint.meta["extractor"]
         trained_with = {Path(text): extractor["text_sha256"], Path(face): extractor["face_sha256"]}
-        for key in ("scale", "median", "data"):             # an analysis reads them, later
-            checkpoint.meta[key]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        low, high = checkpoint.meta["scale"]                # an analysis reads them, later
+        if not all(math.isfinite(float(number)) for number in (low, high, checkpoint.meta["median"])) or not isinstance(checkpoint.meta["data"], str):
+            raise ValueError("scale and median must be finite numbers, data a text")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{checkpoint.path.name} lacks its feature statistics, extractor, scale, median or data; train it again.") from error
     for m, width in model.config.dims.items():
         for part in (statistics.mean, statistics.deviation):
             if (shape := np.shape(part.get(m, ()))) != (width,):
                 raise InputError(f"{checkpoint.path.name} expects {width} {m} features and has statistics of "
                                  f"{shape[0] if len(shape) == 1 else 'another shape'}; train it again.")
+            if not np.isfinite(part[m]).all():
+                raise InputError(f"{checkpoint.path.name} has {m} statistics that are no finite numbers; train it again.")
     for part, wanted in trained_with.items():
         check_same(checkpoint, part, wanted)
     return FusionModel(model, statistics, checkpoint.meta)
@@ -97,14 +102,13 @@ def load_spro(path: str | Path, text: str | Path | None = None) -> SPRO:
     checkpoint = read_checkpoint(path, "spro")
     if checkpoint.meta.get("classes") != list(CLASSES):
         raise InputError(f"{checkpoint.path.name} names its classes otherwise than {', '.join(CLASSES)}; train it again.")
-    try:
+    with described_by(checkpoint):
         config = SPROConfig(**checkpoint.config)
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"{checkpoint.path.name} has a config this msademo does not know; train it again.") from error
-    wanted = (checkpoint.meta.get("start") or {}).get("text_sha256")
+        wanted = (checkpoint.meta.get("start") or {}).get("text_sha256")
     text = None if wanted is None else Path(text or checkpoint.path.with_name("text.safetensors"))
     if text is not None:
         check_same(checkpoint, text, wanted)
-    model = build_spro(config, text, checkpoint.meta)
+    with described_by(checkpoint):
+        model = build_spro(config, text, checkpoint.meta)
     load_weights(model, checkpoint)
     return model.eval().requires_grad_(False)

@@ -59,8 +59,9 @@ class QuickAnalyzer:
 
 
 def zipped(files: dict[str, bytes | str], compression=zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip without dates, so that the same files make the same bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", compression) as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, compression)
     return out.getvalue()

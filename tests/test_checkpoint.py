@@ -118,7 +118,9 @@ def test_a_foreign_safetensors(tmp_path):
 
 
 @pytest.mark.parametrize("header", ["{", "", "[]", "null", "3", '{"method": "pglh"}', '{"format": 1, "config": {}}',
-                                    '{"format": 1, "method": "pglh", "config": 3}', '{"format": 1, "method": "pglh", "config": null}'])
+                                    '{"format": 1, "method": "pglh", "config": 3}', '{"format": 1, "method": "pglh", "config": null}', "[" * 100_000,
+                                    '{"format": 1, "method": ["pglh"], "config": {}}', '{"format": 1, "method": "a\\nb", "config": {}}', '{"format": "1", "method": "pglh", "config": {}}'],
+                         ids=range(13))
 def test_damaged_metadata(tmp_path, header):
     save_file({"weight": torch.ones(3)}, tmp_path / "odd.safetensors", metadata={KEY: header})
     for load in (read_checkpoint, lambda p: load_fusion(p, p, p)):
@@ -254,6 +256,21 @@ def test_fusion_of_other_sizes_or_config(trio):
     refused(lambda: trio(settings={**config, "width": "8"}), "pglh.safetensors", "config")
     refused(lambda: trio(settings={**config, "dims": list(DIMS)}), "config")
     refused(lambda: trio(settings={**config, "heads": 3}), "heads")
+
+
+@pytest.mark.parametrize("name, value", [("width", 2**31), ("width", 8.0), ("encoder_layers", 10**12), ("decoder_layers", 2.0), ("dims", {**DIMS, "text": 2**40}), ("heads", [4])])
+def test_a_config_of_what_no_model_is_takes_neither_time_nor_memory(trio, name, value):
+    refused(lambda: trio(settings={**trio.config, name: value}), "pglh.safetensors", "config")
+
+
+@pytest.mark.parametrize("other", [{"median": float("nan")}, {"scale": [-3, None]}, {"scale": [-3, 10**400]}, {"scale": 3}, {"data": 3}])
+def test_numbers_of_a_checkpoint_are_numbers(trio, other):
+    refused(lambda: trio(**other), "pglh.safetensors", "train it again")
+
+
+def test_statistics_are_finite(trio):
+    for bad in (float("nan"), 1e300, None):
+        refused(lambda: trio(statistics={**trio.statistics, "audio": {"mean": [bad, 0.0, 0.0], "deviation": [1.0, 1.0, 1.0]}}), "audio statistics")
 
 
 def test_fusion_of_another_method(trio):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msademo.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from msademo.checkpoint import described_by, load_weights, read_checkpoint, save_checkpoint
 from msademo.errors import InputError
 
 METHOD = "face"
@@ -113,12 +113,9 @@ def save_expression(path: str | Path, net: ExpressionNet, **meta) -> None:
 def load_expression(path: str | Path = "checkpoints/face.safetensors") -> ExpressionNet:
     """The network of a checkpoint, in eval mode. Raises InputError with one sentence for a file that is not one."""
     checkpoint = read_checkpoint(path, METHOD)
-    try:
-        config = ExpressionConfig(**checkpoint.config)
-    except TypeError as error:
-        raise InputError(f"{Path(path).name} has a config that this msademo does not know; train it again.") from error
+    with described_by(checkpoint):
+        net = ExpressionNet(ExpressionConfig(**checkpoint.config))
     if checkpoint.meta.get("expressions") != list(EXPRESSIONS):
         raise InputError(f"{Path(path).name} was trained on other expressions than {', '.join(EXPRESSIONS)}; train it again.")
-    net = ExpressionNet(config)
     load_weights(net, checkpoint)
     return net.eval()

@@ -68,7 +68,7 @@ class SPROConfig:
         object.__setattr__(self, "stage_starts", tuple(self.stage_starts))
         sizes = (self.prompts, self.prompt_depth, self.text_blocks, self.image_width, self.image_depth, self.ramp)
         weights = (*self.stage_weights, self.lambda_av, self.lambda_at, self.lambda_cap, self.lambda_fusion, self.joint, self.tuned_layers)
-        if min(sizes) < 1 or min(weights) < 0 or self.temperature <= 0:
+        if min(sizes) < 1 or min(weights) < 0 or not self.temperature > 0:
             raise InputError(f"SPRO cannot be built from {asdict(self)}; sizes and the temperature must be positive, weights not negative.")
         if len(self.stage_weights) != len(STAGES) or len(self.stage_starts) != len(STAGES) or list(self.stage_starts) != sorted(set(self.stage_starts)):
             raise InputError(f"SPRO's stages need a weight and a start each, and start one after the other; {self.stage_starts} do not.")
