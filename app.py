@@ -12,7 +12,10 @@ parser.add_argument("--mcp", action="store_true", help="offer the endpoints as M
 options = parser.parse_args() if __name__ == "__main__" else parser.parse_args([])
 
 analyzer = Analyzer()
-demo = build_demo(analyzer, options.sets)
+try:
+    demo = build_demo(analyzer, options.sets)
+except InputError as error:             # a variable of the environment that cannot be used
+    parser.exit(2, f"{error}\n")
 
 if __name__ == "__main__":
     try:

@@ -161,11 +161,11 @@ class Analyzer:
         return degrade.degrade_frames(opened.clip.frames, kind, severity, seed, boxes)
 
     def write_guidance(self, opened: OpenedClip, source: str = "offline", missing: Mapping[str, float] | float | None = None,
-                       kind: str | Mapping[str, str] = "random", seed: int = 0) -> Guidance:
+                       kind: str | Mapping[str, str] = "random", seed: int = 0, key: str | None = None) -> Guidance:
         """Write a clip's prompt again, "offline" or by the language model that OPENAI_API_KEY and OPENAI_BASE_URL name ("openai").
 
         missing: None = from the complete clip, else from what those ratios leave of it. A language model that gives nothing within
-        GUIDANCE_SECONDS is replaced by the offline prompt, whose note says so; it is asked anew the next time.
+        GUIDANCE_SECONDS is replaced by the offline prompt, whose note says so; it is asked anew the next time. key: instead of OPENAI_API_KEY.
         """
         settings = None if missing is None else (tuple(ratios_of(missing).items()), tuple(kinds_of(kind).items()), check_seed(seed))
         found = opened.told.get((source, settings))
@@ -174,7 +174,7 @@ class Analyzer:
         words, audio, vision, frames = [word.text for word in opened.clip.words], opened.features.audio, opened.features.vision, opened.clip.frames
         if settings is not None:
             words, audio, vision, frames = self._left(opened, *(dict(part) for part in settings[:2]), settings[2])
-        chat = Chat(ChatSettings.from_environment(timeout_s=GUIDANCE_SECONDS)) if source == "openai" and has_key() else None
+        chat = Chat(ChatSettings.from_environment(timeout_s=GUIDANCE_SECONDS), key) if source == "openai" and (key or has_key()) else None
         guidance = guided_by(clip_guidance(source, words, audio, vision, frames, chat), COMPLETE if settings is None else LEFT)
         return remember(opened.told, (source, settings), guidance, KEPT_TOLD)
 

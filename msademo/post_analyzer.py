@@ -150,8 +150,8 @@ class PostAnalyzer:
         return OpenedPost(post, tokens, pixels, patches, seen, None, None, complete, notes, self.warm())
 
     @torch.no_grad()
-    def with_captions(self, opened: OpenedPost, captions: str | Mapping[str, str] | None) -> OpenedPost:
-        """The same post with other captions; picture and words are not looked at again."""
+    def with_captions(self, opened: OpenedPost, captions: str | Mapping[str, str] | None, key: str | None = None) -> OpenedPost:
+        """The same post with other captions; picture and words are not looked at again. key: for the language model, instead of OPENAI_API_KEY."""
         check_captions(captions)
         if opened.seen is None:
             return opened
@@ -159,7 +159,7 @@ class PostAnalyzer:
             written = typed_captions(captions, opened.captions or stage_captions("offline", opened.post.picture, opened.seen))
         else:
             source = captions or "offline"
-            chat = Chat(ChatSettings.from_environment(timeout_s=CHAT_SECONDS)) if source == "openai" and has_key() else None
+            chat = Chat(ChatSettings.from_environment(timeout_s=CHAT_SECONDS), key) if source == "openai" and (key or has_key()) else None
             written = stage_captions(source, opened.post.picture, opened.seen, chat)
         return replace(opened, captions=written, captioned=self.warm().spro.encode_captions(list(written.texts())))
 

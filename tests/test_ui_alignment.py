@@ -177,7 +177,7 @@ def test_without_pgmf_the_page_says_so_and_goes_on():
 
 def test_the_language_model_s_choice_says_what_it_needs(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert "set OPENAI_API_KEY" in dict((name, label) for label, name in clip_prompt.writer_choices())["openai"]
+    assert "api.openai.com" in dict((name, label) for label, name in clip_prompt.writer_choices())["openai"]
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://llm.example:8000/v1")
     label = dict((name, label) for label, name in clip_prompt.writer_choices())["openai"]

@@ -1,7 +1,7 @@
 """Asking a multimodal language model: any OpenAI-compatible endpoint, through the official SDK.
 
 One question, one answer, one bound on the time of all attempts together. Whatever goes wrong becomes one sentence. The key is read
-from the environment when a request is made and kept nowhere; nothing that is asked or answered is logged.
+from the environment when a request is made, or given by whoever asks, and neither shown, logged nor stored; nothing that is asked or answered is logged.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ OPENAI = "https://api.openai.com/v1"
 MODEL = "gpt-4o-mini"           # the paper's
 IMAGE_SIDE = 512                # pixels of the longer side; what such models see at low cost
 JPEG_QUALITY = 85
+KEY = re.compile(r"[\x21-\x7e]{8,300}")
 
 
 class GuidanceError(InputError):
@@ -77,6 +79,13 @@ class ChatSettings:
         return urlsplit(self.base_url).netloc
 
 
+def usable_key(text: str) -> str:
+    """The key a person gave. InputError, which does not quote it, for what cannot be one."""
+    if not KEY.fullmatch(text):
+        raise InputError("The key for the language model must be one word of 8 to 300 letters, digits and signs; copy it again.")
+    return text
+
+
 def has_key() -> bool:
     return bool(os.environ.get("OPENAI_API_KEY", "").strip())
 
@@ -102,17 +111,17 @@ def jpeg(picture: np.ndarray) -> str:
 
 
 class Chat:
-    """Asks questions; usable from many threads. used: requests answered and tokens read and written so far."""
+    """Asks questions; usable from many threads. key: None = the environment's. used: requests answered and tokens read and written so far."""
 
-    def __init__(self, settings: ChatSettings):
-        self.settings = settings
+    def __init__(self, settings: ChatSettings, key: str | None = None):
+        self.settings, self._key = settings, key
         self.used = {"requests": 0, "read": 0, "written": 0}
         self._lock = threading.Lock()
 
     def ask(self, instruction: str, text: str, images: Sequence[np.ndarray] = ()) -> str:
         """The answer to `text` and pictures (H, W, 3) uint8 RGB under `instruction`. GuidanceError within timeout_s, whatever happens."""
         deadline = time.monotonic() + self.settings.timeout_s
-        if not has_key():
+        if self._key is None and not has_key():
             raise GuidanceError("No key for a language model is set; set OPENAI_API_KEY (any value will do for a local server) or use offline guidance.")
         content = [{"type": "text", "text": text}, *({"type": "image_url", "image_url": {"url": jpeg(picture), "detail": "low"}} for picture in images)]
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": content}]
@@ -138,7 +147,7 @@ class Chat:
         seconds = max(0.001, min(self.settings.attempt_s, deadline - time.monotonic()))
         for name in ("openai", "httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)       # below that they log what is asked
-        client = openai.OpenAI(api_key=os.environ["OPENAI_API_KEY"].strip(), base_url=self.settings.base_url, timeout=seconds, max_retries=0,
+        client = openai.OpenAI(api_key=self._key or os.environ["OPENAI_API_KEY"].strip(), base_url=self.settings.base_url, timeout=seconds, max_retries=0,
                                http_client=httpx.Client(follow_redirects=False, timeout=seconds, verify=certificates()))
         outcomes: queue.Queue = queue.Queue(1)
         threading.Thread(target=lambda: outcomes.put(self._request(client, messages)), daemon=True).start()

@@ -95,7 +95,7 @@ def clip_guidance(source: str, words: Sequence[str], audio: Track, vision: Track
         return prompt
     try:
         if chat is None:
-            raise GuidanceError("No language model is set up; set OPENAI_API_KEY.")
+            raise GuidanceError("There is no key for a language model; type yours on the page, or set OPENAI_API_KEY.")
         return ask_clip(words, audio, vision, frames, chat, cache)
     except GuidanceError as error:
         note = f"These cues were written offline, for the language model gave none: {error} {prompt.note}".strip()

@@ -94,7 +94,7 @@ def stage_captions(source: str, rgb: np.ndarray, seen: Seen, chat: Chat | None =
         return offline_captions(seen)
     try:
         if chat is None:
-            raise GuidanceError("No language model is set up; set OPENAI_API_KEY.")
+            raise GuidanceError("There is no key for a language model; type yours on the page, or set OPENAI_API_KEY.")
         return ask_captions(rgb, chat, cache)
     except GuidanceError as error:
         return replace(offline_captions(seen), note=f"These captions were written offline, for the language model gave none: {error}")

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Callable
 from uuid import uuid4
 
-from msademo import inventory
+from msademo import inventory, limits
 from msademo.errors import InputError
+from msademo.limits import hours
 from msademo.options import MODELS
 from msademo.study.archive import Limits, read_upload
 from msademo.study.judging import Judged, judge
 from msademo.study.plan import ANSWERS, LONGEST_NAME, Plan
 from msademo.study.runner import Runner
 from msademo.study.sets import CLIP, LabelledSet, folder_sets, inside, part, read_folder_set
-from msademo.study.store import REST_HOURS, Run, Store, Stored, owner_of
+from msademo.study.store import Run, Store, Stored, owner_of
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 BUNDLED = {"Example clips": "clips.csv", "Example posts": "posts.csv"}
@@ -174,8 +175,8 @@ class Desk:
     def kept_where(self) -> str:
         """What becomes of a visitor's runs, in words."""
         if self.store.kept:
-            return ("Runs, notes and uploaded media are kept on this server until you delete them (copies that the page made of them go within seven hours), and "
+            return (f"Runs, notes and uploaded media are kept on this server until you delete them (copies that the page made of them go after {hours(limits.current().keep_hours)}), and "
                     "only this browser, or whoever has its key, sees them.")
-        return (f"Nothing is kept for good here: runs, notes and uploaded media are gone when the server restarts, or after {REST_HOURS} hours; "
+        return (f"Nothing is kept for good here: runs, notes and uploaded media are gone when the server restarts, or after {hours(limits.current().run_hours)}; "
                 "export what you want to keep. Only this browser, or whoever has its key, sees them.")
 

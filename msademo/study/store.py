@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Iterator
 from uuid import uuid4
 
+from msademo import limits, temporary
 from msademo.errors import InputError
 from msademo.study.plan import AT_WORK, CANCELLED, QUEUED, RUNNING, Plan
 from msademo.study.sets import Item, LabelledSet
@@ -27,7 +28,6 @@ from msademo.study.sets import Item, LabelledSet
 FOLDER = Path(__file__).resolve().parent.parent.parent / ".msademo"
 VERSION = 1
 MOST_RUNS = 60              # of one owner
-REST_HOURS = 24             # how long runs stay where nothing is to be kept
 SCHEMA = """
 create table if not exists sets (id text primary key, owner text not null, name text not null, kind text not null, source text not null,
   notes text not null);
@@ -90,7 +90,7 @@ def when(seconds: float) -> str:
 
 
 class Store:
-    """folder: where everything lies; None = a temporary one that goes when the server stops, and whose runs go after REST_HOURS."""
+    """folder: where everything lies; None = a temporary one that goes when the server stops, and whose runs go after limits.run_hours."""
 
     def __init__(self, folder: str | os.PathLike | None):
         self.kept = folder is not None
@@ -107,7 +107,7 @@ class Store:
     @property
     def folder(self) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="msademo-"))
+            self._folder = Path(tempfile.mkdtemp(prefix="runs-", dir=temporary.folder()))
             atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         return self._folder
 
@@ -217,7 +217,7 @@ class Store:
         if self.kept or self.empty:
             return
         with self._open() as db:
-            old = db.execute("select id, owner from runs where created < ?", (time.time() - 3600 * REST_HOURS,)).fetchall()
+            old = db.execute("select id, owner from runs where created < ?", (time.time() - 3600 * limits.current().run_hours,)).fetchall()
         for row in old:
             self.delete(row["id"], row["owner"])
 

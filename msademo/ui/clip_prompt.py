@@ -12,9 +12,10 @@ import gradio as gr
 
 from msademo.analyzer import GUIDANCE_SECONDS
 from msademo.errors import InputError
-from msademo.guidance.chat import ChatSettings, has_key
+from msademo.guidance.chat import ChatSettings
 from msademo.guidance.given import COMPLETE, LEFT, Guidance, given_guidance
 from msademo.guidance.prompt import SECTIONS
+from msademo.ui.keys import key_field
 
 LABELS = {"visual": "What is to be seen", "language": "What is said", "multimodal": "How it sounds, and how all agrees"}
 WRITERS = {"offline": "Written here, without a language model, from what was measured in", "openai": "Written by a language model from"}
@@ -23,14 +24,13 @@ Sections = tuple[str, str, str]
 
 
 def writer_choices() -> list[tuple[str, str]]:
-    """The writers as choices; where the language model cannot be asked, its choice says what is needed."""
+    """The writers as choices; where the language model cannot be asked, its choice says why."""
     try:
         host = ChatSettings.from_environment().host
         ask = f"a language model at {host}, which then gets the words and three frames; {GUIDANCE_SECONDS:.0f} s at most"
     except InputError as error:
         ask = f"a language model; {error}"
-    needs = "a language model; set OPENAI_API_KEY before the start of the page (and OPENAI_BASE_URL for a server of your own)"
-    return [("measurements, without any language model", "offline"), (ask if has_key() else needs, "openai")]
+    return [("measurements, without any language model", "offline"), (ask, "openai")]
 
 
 def prompt_panel() -> dict:
@@ -47,6 +47,7 @@ def prompt_panel() -> dict:
                 parts["use"] = gr.Button("Tell the teacher this", size="sm", variant="primary", min_width=150, elem_id="prompt-use")
                 parts["nothing"] = gr.Button("Tell it nothing", size="sm", min_width=150, elem_id="prompt-nothing")
             parts["writer"] = gr.Radio(writer_choices(), value="offline", label="Have it written from", elem_id="prompt-writer")
+            parts["key"] = key_field("prompt-key", parts["writer"], "the words and three frames")
             with gr.Row():
                 parts["write_complete"] = gr.Button("Write it again: of the complete clip", size="sm", min_width=200, elem_id="prompt-complete")
                 parts["write_left"] = gr.Button("Write it again: of what is left", size="sm", min_width=200, elem_id="prompt-left")

@@ -9,11 +9,39 @@ import traceback
 from typing import Callable
 
 import gradio as gr
+from gradio.context import LocalContext
 
+from msademo import limits
 from msademo.errors import InputError
+from msademo.ui import access, visitors
 
 UNEXPECTED = "Something went wrong on our side; nothing of yours was lost, so please try again or choose another clip."
 log = logging.getLogger("msademo.ui")
+
+
+class Busy(InputError):
+    """Somebody asks too often. One sentence: for how long to wait."""
+
+
+def too_many(wait: int) -> str:
+    return (f"There were too many requests from you just now ({limits.current().per_minute} a minute are allowed); wait {wait} "
+            f"second{'' if wait == 1 else 's'} and try again.")
+
+
+def spend(cost: int) -> None:
+    """Count so many requests for the visitor whose event goes on; Busy where that is too many. Outside of an event nothing is counted."""
+    request = LocalContext.request.get(None)
+    request = request[0] if isinstance(request, list) and request else request
+    if not cost or request is None or getattr(request, "client", None) is None:
+        return
+    allowed = limits.current().per_minute
+    here = visitors.address(request.client.host, request.headers.get("x-forwarded-for", ""), access.current().proxies)
+    asked = [(("address", here), allowed * visitors.SHARED)]
+    if getattr(request, "session_hash", None):
+        asked.append((("session", request.session_hash), allowed))
+    wait = visitors.RATES.ask(cost, *asked)
+    if wait:
+        raise Busy(too_many(wait))
 
 
 def sentence(error: Exception) -> str:
@@ -32,14 +60,15 @@ def quiet(text: str) -> str:
     return f'<p class="msa-quiet" role="status">{html.escape(text)}</p>'
 
 
-def guarded(outputs: int) -> Callable:
+def guarded(outputs: int, cost: int = 1) -> Callable:
     """For a page event with that many outputs, the first of them the message line: trouble becomes a warning and a line
-    there, and every other output stays as it is."""
+    there, and every other output stays as it is. cost: the requests it counts for; 0 for what only shows what is there."""
 
     def decorate(handler: Callable) -> Callable:
         @functools.wraps(handler)
         def event(*args, **kwargs):
             try:
+                spend(cost)
                 return handler(*args, **kwargs)
             except Exception as error:
                 told = sentence(error)
@@ -51,13 +80,14 @@ def guarded(outputs: int) -> Callable:
     return decorate
 
 
-def guarded_steps(outputs: int) -> Callable:
+def guarded_steps(outputs: int, cost: int = 1) -> Callable:
     """`guarded` for an event that shows its outputs one after the other: a generator."""
 
     def decorate(handler: Callable) -> Callable:
         @functools.wraps(handler)
         def event(*args, **kwargs):
             try:
+                spend(cost)
                 yield from handler(*args, **kwargs)
             except Exception as error:
                 said = sentence(error)
@@ -70,11 +100,12 @@ def guarded_steps(outputs: int) -> Callable:
 
 
 def told(handler: Callable) -> Callable:
-    """For an API endpoint: trouble becomes the one sentence in the client's exception."""
+    """For an API endpoint: trouble becomes the one sentence in the client's exception. A call counts as one request; spend() adds to it."""
 
     @functools.wraps(handler)
     def endpoint(*args, **kwargs):
         try:
+            spend(1)
             return handler(*args, **kwargs)
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 
 import gradio as gr
 import torch
 
+from msademo import apart, limits
 from msademo.errors import InputError
 from msademo.study.desk import Desk
+from msademo.ui import access, closed, sweeper
 from msademo.ui.api import add_clip_api
 from msademo.ui.batch_api import add_batch_api
 from msademo.ui.clip_tab import build_clip_tab
@@ -25,14 +28,21 @@ from msademo.ui.zerogpu import register
 TITLE = "msademo: sentiment from words, voice and face"
 HEADER = ('<header class="msa-head"><h1>msademo</h1><p>What sentiment do words, voice and face show? '
           "Take some of them away and watch the answer change.</p></header>")
-DELETE_AFTER = (3600, 6 * 3600)     # seconds: how often to look, and how old uploaded files may grow
+
+
+def limits_line(bounds: limits.Limits) -> str:
+    """What a visitor may bring and what becomes of it."""
+    return (f'<p class="msa-quiet" id="msa-limits">A file may have {bounds.upload_mb} MB. Of a clip the first {bounds.clip_seconds} s count, of words the first {bounds.words}; '
+            f"a picture may have {bounds.megapixels} million pixels. Uploads go after {limits.hours(bounds.keep_hours)}, and {bounds.per_minute} requests a minute are answered.</p>")
 
 
 def build_demo(analyzer, sets: str | None = None) -> gr.Blocks:
     """The demo around an Analyzer; nothing is loaded or listening yet. sets: a folder of the server with labelled sets, for the Errors tab."""
+    bounds = limits.current()
+    access.current(), closed.close(), sweeper.private_uploads()
     desk = Desk(analyzer, sets=sets)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=DELETE_AFTER) as demo:
-        gr.HTML(HEADER)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(bounds.sweep_seconds, math.ceil(3600 * bounds.keep_hours))) as demo:
+        gr.HTML(HEADER + limits_line(bounds))
         with gr.Tabs() as tabs:
             with gr.Tab("Clip", id="clip"):
                 clip = build_clip_tab(analyzer)
@@ -45,6 +55,8 @@ def build_demo(analyzer, sets: str | None = None) -> gr.Blocks:
         add_clip_api(analyzer)
         add_post_api(analyzer)
         add_batch_api(analyzer)
+    demo.run_history = False            # Gradio's own, in a visitor's account elsewhere
+    demo.sweep = lambda: sweeper.sweep(demo, desk.store.tidy)
     return demo
 
 
@@ -77,5 +89,7 @@ def launch(demo: gr.Blocks, analyzer, mcp: bool = False) -> None:
         prepare()
     register()
     share_cores()
+    apart.prepare()
     warm_in_background(analyzer)
-    demo.queue(default_concurrency_limit=2, max_size=64).launch(**launch_options(), mcp_server=mcp)
+    sweeper.keep_swept(demo.sweep)
+    demo.queue(default_concurrency_limit=2, max_size=limits.current().queue).launch(**launch_options(), mcp_server=mcp)
