@@ -225,6 +225,16 @@ def test_lnln_masks_are_those_of_the_whole_file_where_a_model_cuts_it(mosi):
         assert all(np.array_equal(a[m][:len(b[m])], b[m]) for m in MODALITIES) and len(b["audio"]) <= 4
 
 
+def test_steps_of_zeros_alone_are_what_the_clip_lacks(tmp_path):
+    def change(content):
+        content["test"]["vision"][2, 1] = 0                    # no face found in this frame
+    data = featured(read_mmsa(write_mmsa(tmp_path / "a.pkl", change=change), 3.0)["test"], None, None)
+    track = data.samples[2].vision
+    assert track.missing[1] and track.missing.sum() == 1 and not data.samples[3].vision.missing.any()
+    for masks in (unit_masks(data, dict.fromkeys(MODALITIES, 0.0), 0), lnln_masks(data, dict.fromkeys(MODALITIES, 0.0), 1111)):
+        assert masks[2]["vision"].tolist() == track.missing.tolist() and not masks[2]["audio"].any()
+
+
 def test_missing_words_are_not_read(mosi, bert):
     split = read_mmsa(mosi, 3.0)["test"]
     encoder = Bert(str(bert))

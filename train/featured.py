@@ -59,7 +59,8 @@ def featured(split: Split, encoder: Encoder | None, longest: Mapping[str, int] |
 
     def track(modality: str, i: int) -> Track:
         length = min(int(split.lengths[modality][i]), longest.get(modality, 1 << 30))
-        return Track(getattr(split, modality)[i, :length], np.zeros(length, bool), np.full((length, 2), np.nan))
+        values = getattr(split, modality)[i, :length]
+        return Track(values, ~(values != 0).any(-1), np.full((length, 2), np.nan))         # a step of zeros alone: no face was found, nothing was heard
 
     samples = [Features(texts.tokens[i], track("audio", i), track("vision", i), float(split.scores[i])) for i in range(len(split))]
     return Featured(split, samples, texts)

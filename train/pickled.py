@@ -28,7 +28,7 @@ from train.loop import Fitted, best_device, fit
 from train.pgmf import check_same_shape
 from train.pickles import read_mmsa
 from train.prepare import CACHE
-from train.processes import is_main
+from train.processes import is_main, main_first
 from train.protocol import PROTOCOLS, Bench
 from train.raw import read_folder, table_of
 from train.readers import FIXED, load_encoder
@@ -102,7 +102,8 @@ def gather(args: argparse.Namespace, method: str, recipe: Recipe, text_encoder: 
         data = {split: featured(splits[split], encoder, lengths) for split in SPLITS}
     else:
         folder = read_folder(args.data, recipe.limit)
-        data = read_labelled(folder, encoder, lengths, args.face, args.cache, args.workers)
+        with main_first():
+            data = read_labelled(folder, encoder, lengths, args.face, args.cache, args.workers)
         about = {"extractor": extractor_of(text, args.face)}
         print(f"{method}: {name}: {folder.counts()}, {folder.division}; scores in [-{recipe.limit:g}, {recipe.limit:g}]")
         for split in ("train", "valid"):

@@ -28,8 +28,9 @@ def lnln_masks(data: Featured, ratios: Mapping[str, float], seed: int) -> list[d
     for m in MODALITIES:
         padded = split.bert.shape[2] if m == "text" and split.bert is not None else getattr(split, m).shape[1]
         whole[m] = lnln_missing(np.arange(padded)[None] < split.lengths[m][:, None], ratios[m], seed, m == "text")
-    units = lambda sample, m: len(sample.tokens) if m == "text" else len(sample.track(m).values)
-    return [{m: whole[m][i, :units(sample, m)] for m in MODALITIES} for i, sample in enumerate(data.samples)]
+    # A step that is zeros in the file stays what it is by these masks; it is told as missing as well.
+    lacking = lambda sample, m: np.zeros(len(sample.tokens), bool) if m == "text" else sample.track(m).missing
+    return [{m: whole[m][i, :len(lacking(sample, m))] | lacking(sample, m) for m in MODALITIES} for i, sample in enumerate(data.samples)]
 
 
 def check_lnln(data: Featured) -> None:
