@@ -260,6 +260,30 @@ def test_trains_and_evaluates_from_the_command_line(posts, tmp_path, capsys):
     assert report["rates"]["both"][2]["fusion"]["accuracy"] == pytest.approx(1 / 3), "nothing is left: the most frequent class"
 
 
+def test_trains_by_a_configuration_and_its_changes(posts, tmp_path):
+    words = command(posts, tmp_path)
+    kept = [word for i, word in enumerate(words) if word not in ("--epochs", "--lr") and words[i - 1] not in ("--epochs", "--lr")]
+    assert main([*kept, "--config", "spro-mvsa-single", "--seed", "5", "--set", "epochs=1", "batch=6", "highest=0.5", "model.prompts=3", "model.ramp=4"]) == 0
+    checkpoint = read_checkpoint(tmp_path / "spro.safetensors", "spro")
+    assert (checkpoint.config["prompts"], checkpoint.config["ramp"], checkpoint.config["prompt_depth"]) == (3, 4, 3)
+    assert checkpoint.meta["settings"]["highest"] == 0.5 and checkpoint.meta["schedule"]["epochs"] == 1 and checkpoint.meta["seed"] == 5 and checkpoint.meta["schedule"]["ema"] == 0.98
+
+
+def test_a_table_of_ones_own(posts, tmp_path):
+    rows = [(f"pics/{i}.jpg" if i else "pics/none.jpg", f"{WORDS[CLASSES[i % 3]]} {i}", CLASSES[i % 3], f"u{i // 2}") for i in range(20)]
+    for file, _, label, _ in rows[1:]:
+        picture(tmp_path / file, COLOURS[label])
+    write_csv(tmp_path / "labels.csv", ("file", "text", "label", "speaker"), rows)
+    said = []
+    found = {split: read_posts(tmp_path, split, said.append) for split in ("train", "valid", "test")}
+    assert sum(map(len, found.values())) == 19 and len(found["valid"]) == len(found["test"]) == 2 and "pics/none.jpg (no picture)" in said[0]
+    assert found["test"][0].image.is_file() and found["test"][0].label in CLASSES
+    write_csv(tmp_path / "labels.csv", ("file", "text", "label"), [("a.mp4", "good", 1.5)])
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    with pytest.raises(InputError, match="labels clips by scores"):
+        read_posts(tmp_path, "train")
+
+
 def test_posts_without_captions_are_refused(posts, tmp_path, capsys):
     some = tmp_path / "some.jsonl"
     some.write_text('{"id": "train000", "tone": "a", "content": "b", "emotion": "c"}\n')

@@ -1,8 +1,9 @@
-"""Posts on disk - a picture, a text and a class - in the three layouts that people have, and the captions beside them.
+"""Posts on disk - a picture, a text and a class - in the layouts that people have, and the captions beside them.
 
     posts.csv + images/              columns id, split, label, text; images/<id>.jpg
     CLMLF's json + dataset_image/    train.json, valid.json (or dev.json), test.json: [{"id", "text", "emotion_label"}]
     MVSA as published                labelResultAll.txt + data/<id>.jpg, data/<id>.txt
+    labels.csv + pictures            one's own: columns file, text, label, and if you like id, split, speaker (train/raw.py)
 
 Classes are known by name. A post that cannot be used is left out and counted; it never stops the others.
 """
@@ -110,21 +111,36 @@ def _from_mvsa(data: Path, split: str) -> list[tuple[str, str | None, str | None
     return [kept[i] for i in sorted(part)]
 
 
+def _from_table(data: Path, split: str) -> tuple[list[tuple[str, str, str]], dict[str, Path | None]]:
+    """Rows of a table that is read as the page's Errors tab reads it, and their pictures."""
+    from msademo.study.sets import POST, inside, read_folder_set
+    from train.raw import splits_of
+    table = data / "labels.csv"
+    found = read_folder_set(data.name, table)
+    if found.kind != POST:
+        raise InputError(f"{table} labels clips by scores; their models are trained by `python -m train pglh`, and posts have classes for labels.")
+    rows = [item for item, name in zip(found.items, splits_of(found.items, table)[0]) if name == split]
+    return [(item.key, item.text or "", item.label) for item in rows], {item.key: inside(data, item.file) if item.file else None for item in rows}
+
+
 def read_posts(data: str | Path, split: str, say: Callable[[str], None] = lambda line: None) -> list[Post]:
     """The posts of a split, whatever the layout. `say` is told how many were left out, and why the first of them was."""
     data = Path(data)
     check_split(split)
+    images = None
     if (data / "posts.csv").is_file():
         rows = _from_csv(data, split)
     elif (data / "labelResultAll.txt").is_file():
         rows = _from_mvsa(data, split)
     elif any((data / name).is_file() for names in CLMLF_FILES.values() for name in names):
         rows = _from_clmlf(data, split)
+    elif (data / "labels.csv").is_file():
+        rows, images = _from_table(data, split)
     else:
-        raise InputError(f"{data} holds no posts that can be read; give a folder with posts.csv, CLMLF's train.json or MVSA's labelResultAll.txt.")
-    folder, posts, left_out = picture_folder(data), [], []
+        raise InputError(f"{data} holds no posts that can be read; give a folder with posts.csv, labels.csv, CLMLF's train.json or MVSA's labelResultAll.txt.")
+    folder, posts, left_out = picture_folder(data) if images is None else data, [], []
     for key, text, label in rows:
-        image = picture_of(folder, key)
+        image = picture_of(folder, key) if images is None else images[key]
         if text is None and (file := folder / f"{key}.txt").is_file():
             text = decode_text(file.read_bytes()).strip()
         if image is None or text is None or label not in CLASSES:

@@ -66,16 +66,21 @@ def read_folder(root: str | Path, limit: float | None = None) -> Folder:
     derived = 1.0 if abs(highest.label) <= 1 else 3.0
     if limit is not None and abs(highest.label) > limit:
         raise InputError(f"{table}: the label of {highest.key!r} is {highest.label:g}; expected scores in [-{limit:g}, {limit:g}] (does --config or --scale name another one?).")
-    named = [SPLIT_NAMES.get(item.split) for item in found.items]
-    wrong = [item for item, split in zip(found.items, named) if split is None and item.split]
+    splits, division = splits_of(found.items, table)
+    return Folder(root, found.items, splits, limit or derived, division)
+
+
+def splits_of(items: Sequence[Item], table: Path) -> tuple[tuple[str, ...], str]:
+    """A split for each of a table's items: what it names, or a division; and how to say so."""
+    named = [SPLIT_NAMES.get(item.split) for item in items]
+    wrong = [item for item, split in zip(items, named) if split is None and item.split]
     if wrong:
         raise InputError(f"{table}: {wrong[0].key!r} is in the split {wrong[0].split[:40]!r}; expected train, valid or test in the column split (or mode).")
-    if any(named):
-        if not all(named):
-            raise InputError(f"{table}: {named.count(None)} of {len(named)} rows name no split, {found.items[named.index(None)].key!r} for one; name one in every row, or in none.")
-        return Folder(root, found.items, tuple(named), limit or derived, "as the table names them")
-    names, division = divide([row for _, row in rows_of(table.read_bytes())], table)
-    return Folder(root, found.items, names, limit or derived, division)
+    if not any(named):
+        return divide([row for _, row in rows_of(table.read_bytes())], table)
+    if not all(named):
+        raise InputError(f"{table}: {named.count(None)} of {len(named)} rows name no split, {items[named.index(None)].key!r} for one; name one in every row, or in none.")
+    return tuple(named), "as the table names them"
 
 
 def divide(rows: Sequence[dict[str, str]], table: Path) -> tuple[tuple[str, ...], str]:
