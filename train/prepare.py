@@ -1,4 +1,5 @@
-"""python -m train prepare: extract the features of a data folder once, in parallel, and keep them on disk.
+"""python -m train prepare: extract the features of a data folder once, in parallel, and keep them on disk. With --raw DIR those of a folder of
+labelled clips (train/raw.py).
 
 Each voice and each block of faces is a file of its own in the cache, written atomically: a run that is cut off goes on where
 it stopped, and a changed extractor or a changed network writes elsewhere. A file that cannot be read is listed and left out.
@@ -180,7 +181,9 @@ def load_pool(data: Path, split: str, network: Path, cache: Path = CACHE, worker
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder with voices/ and faces/")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="folder with voices/ and faces/")
+    source.add_argument("--raw", type=Path, help="folder of labelled clips: label.csv and Raw/ as MOSI, MOSEI and SIMS are published, or labels.csv and media")
     parser.add_argument("--face", type=Path, default=Path("checkpoints/face.safetensors"), help="the expression network")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -189,6 +192,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.workers is not None and args.workers < 1:
         raise InputError("--workers must be at least 1.")
+    if args.raw:
+        from train.raw import prepare                   # which reads this module
+        prepare(args.raw, args.face, args.cache, args.workers)
+        return
     for split in SPLITS:
         if any(row for row in read_voices(args.data, split)):
             pool = load_pool(args.data, split, args.face, args.cache, args.workers)
