@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench audit clean
 
 demo: .venv/demo.done
 	.venv/bin/python app.py
@@ -12,6 +12,9 @@ test: .venv/test.done
 
 bench: .venv/demo.done
 	.venv/bin/python -m benchmarks clip
+
+audit: .venv/test.done
+	MSADEMO_AUDIT=1 .venv/bin/python -m pytest -q -rs tests/test_safety_audit.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -92,18 +92,17 @@ class Gate:
         await self._run(scope, bounded, send, path, lambda: large)
 
     async def _run(self, scope, receive, send, path: str, large: Callable[[], bool]) -> None:
-        """Gradio's answer, with what it says of a full queue in words, and headers that keep a visitor's file from acting as a page of ours."""
+        """Gradio's answer, with what it says of large files and a full queue in our words, and headers that keep a visitor's file from acting as a page of ours."""
         started = replaced = False
 
         async def sending(message) -> None:
             nonlocal started, replaced
             if message["type"] == "http.response.start":
                 started = True
-                full = message["status"] == 503 and path.startswith(API)
-                if full or large():
+                status = 413 if large() else message["status"]
+                if path.startswith(API) and status in (413, 503):
                     replaced = True
-                    return await (answer(send, path, 413, self._too_large(path)) if large() else
-                                  answer(send, path, 503, QUEUE_FULL.format(limits.current().queue)))
+                    return await answer(send, path, status, self._too_large(path) if status == 413 else QUEUE_FULL.format(limits.current().queue))
                 extra = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
                 if path.startswith(API + "file="):
                     extra.append((b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox"))

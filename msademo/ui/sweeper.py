@@ -28,8 +28,9 @@ def old_files(folder: Path, seconds: float, now: float) -> int:
     """Remove files older than `seconds` and folders that hold nothing; gives how many files. Nothing of what links lead to."""
     removed = 0
     for at, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            path = Path(at, name)
+        for path in (Path(at, name) for name in [*files, *folders]):
+            if path.is_dir() and not path.is_symlink():
+                continue
             try:
                 if now - path.lstat().st_ctime > seconds:
                     path.unlink()
