@@ -9,7 +9,7 @@ rows that are looked up become float32. Model: Wang et al. 2024, "Multilingual E
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,19 +37,19 @@ def weight_file() -> Path:
 
 
 class WeightFile:
-    """The file's header, tokenizer pieces and array directory; arrays are read when asked for."""
+    """The file's header, tokenizer pieces and array directory; arrays are read when asked for. What nobody changes is made once for all encoders of
+    a process: two tokenizers and two tables of words were 300 MB."""
 
     def __init__(self, path: Path):
-        self.bytes = np.memmap(path, dtype=np.uint8, mode="r")
+        self.bytes = np.memmap(path, dtype=np.uint8, mode="c")       # what is read from it may stay where it is
         self.offset = 8
         (self.hidden, self.layers, self.heads, self.feed_forward, self.vocabulary, self.positions, self.types,
          self.epsilon, _) = self._unpack("<7ifi")
         count, self.bos, self.eos, self.pad, self.unknown, text_bytes = self._unpack("<5iQ")
-        starts = self._array("<u4", count + 1)
-        scores = self._array("<f4", count)
-        text = self.bytes[self.offset:self.offset + text_bytes].tobytes()
+        self._starts = self._array("<u4", count + 1)
+        self._scores = self._array("<f4", count)
+        self._text = self.bytes[self.offset:self.offset + text_bytes]
         self.offset += text_bytes
-        self.pieces = [(text[a:b].decode("utf-8", "replace"), float(s)) for a, b, s in zip(starts[:-1], starts[1:], scores)]
         _, table_bytes = self._unpack("<iI")
         self.offset += table_bytes
         self.directory: dict[str, tuple[int, int]] = {}
@@ -60,6 +60,21 @@ class WeightFile:
             self.offset += length
             _, _, where, size = self._unpack("<BIQQ")
             self.directory[name] = (where, size)
+
+    @property
+    def pieces(self) -> list[tuple[str, float]]:
+        """The tokenizer's pieces with their scores; 250,000, so nobody keeps the list."""
+        text = self._text.tobytes()
+        return [(text[a:b].decode("utf-8", "replace"), float(s)) for a, b, s in zip(self._starts[:-1], self._starts[1:], self._scores)]
+
+    @cached_property
+    def words(self) -> torch.Tensor:
+        """The word embeddings, still packed."""
+        return self.blocks("emb.word")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return build_tokenizer(self)
 
     def _unpack(self, form: str) -> tuple:
         size = struct.calcsize(form)
@@ -82,7 +97,7 @@ class WeightFile:
 
     def blocks(self, name: str) -> torch.Tensor:
         """A Q4_0 array as (blocks, 18) uint8, still packed."""
-        return torch.from_numpy(np.array(self._raw(name)).reshape(-1, BLOCK_BYTES))
+        return torch.from_numpy(self._raw(name).reshape(-1, BLOCK_BYTES))
 
     def matrix(self, name: str, columns: int) -> torch.Tensor:
         return dequantise(self.blocks(name)).view(-1, columns)
@@ -120,7 +135,7 @@ class E5(nn.Module):
     def __init__(self, file: WeightFile):
         super().__init__()
         self.dim, self.max_positions = file.hidden, file.positions
-        self.words = QuantisedEmbedding(file.blocks("emb.word"), file.hidden)
+        self.words = QuantisedEmbedding(file.words, file.hidden)
         self.positions = nn.Embedding.from_pretrained(file.vector("emb.pos").view(file.positions, file.hidden))
         self.register_buffer("segment", file.vector("emb.type").view(file.types, file.hidden)[0], persistent=False)
         self.norm = nn.LayerNorm(file.hidden, eps=file.epsilon)
@@ -198,4 +213,4 @@ def _file() -> WeightFile:
 def load_e5() -> tuple[E5, Tokenizer, dict[str, int]]:
     """The frozen encoder in eval mode, its tokenizer, and the ids of {"cls", "sep", "pad"}."""
     file = _file()
-    return E5(file).eval(), build_tokenizer(file), {"cls": file.bos, "sep": file.eos, "pad": file.pad}
+    return E5(file).eval(), file.tokenizer, {"cls": file.bos, "sep": file.eos, "pad": file.pad}
