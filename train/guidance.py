@@ -21,11 +21,13 @@ import cv2
 import numpy as np
 
 from msademo.errors import InputError
-from msademo.features.bundle import Features
+from msademo.features.bundle import Features, Track
 from msademo.features.text import load_text_encoder
 from msademo.guidance.chat import Chat, ChatSettings, has_key
 from msademo.guidance.clips import CLIP_SOURCES, ask_clip, three_frames
 from msademo.guidance.offline import write_prompt
+from msademo.guidance.prompt import Prompt
+from train.cluster import Cluster, add_ray_argument
 from train.compose import Composer, Pool
 from train.data import SPLITS, read_transcripts, training_transcripts
 from train.evaluate import COMPOSITIONS as BENCH_COMPOSITIONS
@@ -65,7 +67,6 @@ class Album:
         face, variant = self.place[token.astype(self.pool.faces.dtype).tobytes()]
         name = self.pool.face_file[face]
         return face_variant(cv2.imdecode(np.frombuffer(self.archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE), name, variant)
-
 
 
 class PacedChat(Chat):
@@ -109,7 +110,7 @@ class Progress:
         return told if self.price is None else f"{told}, costing {(used['read'] * self.price[0] + used['written'] * self.price[1]) / 1e6:.4f}"
 
 
-def wanted_clips(args: argparse.Namespace, split: str, encoder) -> tuple[int, Iterator[Wanted]]:
+def wanted_clips(args: argparse.Namespace, split: str, encoder, cluster: Cluster | None = None) -> tuple[int, Iterator[Wanted]]:
     """How many clips of a split need a prompt, and the clips one after the other."""
     if split == "train":
         rows = training_transcripts(args.data)[:args.limit]
@@ -119,7 +120,7 @@ def wanted_clips(args: argparse.Namespace, split: str, encoder) -> tuple[int, It
         total = BENCH_COMPOSITIONS * len(rows)
 
     def clips() -> Iterator[Wanted]:
-        pool = load_pool(args.data, split, args.face, args.cache)
+        pool = load_pool(args.data, split, args.face, args.cache, cluster)
         album = Album(args.data / "faces" / "fer2013.zip", pool) if args.source == "openai" else None
         if split == "train":
             composer, tokens = Composer(pool), [encoder.tokenize(row.words) for row in rows]
@@ -134,9 +135,16 @@ def wanted_clips(args: argparse.Namespace, split: str, encoder) -> tuple[int, It
     return total, clips()
 
 
-def write_all(clips: Iterator[Wanted], book: PromptBook, progress: Progress) -> None:
-    for clip in clips:
-        book.add(clip_key(clip.features), write_prompt(clip.words, clip.features.audio, clip.features.vision))
+def offline(told: tuple[str, tuple[str, ...], Track, Track]) -> tuple[str, Prompt]:
+    """A clip's key, words, voice and face -> its key and its prompt."""
+    key, *clip = told
+    return key, write_prompt(*clip)
+
+
+def write_all(clips: Iterator[Wanted], book: PromptBook, progress: Progress, cluster: Cluster | None = None) -> None:
+    told = ((clip_key(clip.features), clip.words, clip.features.audio, clip.features.vision) for clip in clips)
+    for key, prompt in map(offline, told) if cluster is None else (found for _, found in cluster.map(offline, told)):
+        book.add(key, prompt)
         progress.step()
 
 
@@ -176,13 +184,14 @@ def guide(args: argparse.Namespace, say=print) -> PromptBook:
     book = PromptBook(args.source, f"composed corpus: {args.compositions} compositions of the MOSI and MOSEI training transcripts and the clips that "
                                    f"evaluate measures on ({', '.join(args.split)}); seed {args.seed}; face network {args.face.name}")
     encoder = load_text_encoder(args.text)
-    parts = [wanted_clips(args, split, encoder) for split in args.split]
+    cluster = Cluster(args.ray) if args.ray else None
+    parts = [wanted_clips(args, split, encoder, cluster) for split in args.split]
     settings = ChatSettings.from_environment(**{name: value for name, value in (("model", args.model), ("timeout_s", args.timeout)) if value})
     chat = PacedChat(settings, args.rate) if args.source == "openai" else None
     progress = Progress(sum(total for total, _ in parts), chat, args.price, say)
     for _, clips in parts:
         if chat is None:
-            write_all(clips, book, progress)
+            write_all(clips, book, progress, cluster)
         else:
             ask_all(clips, book, progress, chat, args.answers, args.workers)
     for reason, count in progress.failures.most_common():
@@ -211,12 +220,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, help="seconds for one question with all its attempts")
     parser.add_argument("--rate", type=float, default=300.0, help="most questions a minute")
     parser.add_argument("--workers", type=int, default=8, help="questions open at once")
+    add_ray_argument(parser)
     parser.add_argument("--price", type=float, nargs=2, metavar=("READ", "WRITTEN"), help="money a million tokens, for the cost shown")
 
 
 def run(args: argparse.Namespace) -> None:
     if args.compositions < 1 or args.workers < 1 or not args.rate > 0 or (args.limit is not None and args.limit < 1):
         raise InputError("--compositions, --limit, --workers and --rate must be at least 1.")
+    if args.source == "openai" and args.ray:
+        raise InputError("--ray is for --source offline: a language model is waited for, not computed, and one machine keeps to its --rate; leave --ray out.")
     if args.source == "openai" and not has_key():
         raise InputError("No key for a language model is set; set OPENAI_API_KEY (any value will do for a local server) or use --source offline.")
     guide(args)

@@ -11,16 +11,19 @@ import argparse
 import hashlib
 import io
 import os
+import threading
 import time
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 
 from msademo.checkpoint import file_hash, write_atomically
 from msademo.errors import InputError
+from train.cluster import Cluster, add_ray_argument
 from train.compose import Pool
 from train.data import SPLITS, Face, Voice, read_faces, read_voices
 
@@ -100,18 +103,49 @@ def face_arrays(archive: Path, names: tuple[str, ...], network: Path) -> dict[st
     return {"values": tokens.reshape(len(names), FACE_VARIANTS, -1).astype(np.float16), "ok": np.array(ok)}
 
 
-def run_job(job: Job) -> str | None:
-    """Make one cache file; the reason when it cannot be made, never an exception."""
+def content(job: Job) -> tuple[bytes | None, str | None]:
+    """What belongs into a job's cache file, or the reason why it cannot be made; never an exception."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch
     torch.set_num_threads(1)
     try:
         buffer = io.BytesIO()
         np.savez(buffer, **job.make(*job.arguments))
-        write_atomically(job.target, buffer.getvalue())
+        return buffer.getvalue(), None
     except Exception as error:                      # one bad file never stops the run; its reason is reported
+        return None, f"{job.what}: {error}"
+
+
+def keep(job: Job, made: bytes | None, reason: str | None) -> str | None:
+    """Write what was made; the reason when there is nothing."""
+    try:
+        if made is not None:
+            write_atomically(job.target, made)
+    except OSError as error:
         return f"{job.what}: {error}"
-    return None
+    return reason
+
+
+def run_job(job: Job) -> str | None:
+    return keep(job, *content(job))
+
+
+def leave_with(parent: int) -> None:
+    """In a worker: end when the process that started it is gone. One that was killed cannot tell its workers, and they would wait for ever."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_all(jobs: list[Job], workers: int | Cluster) -> Iterator[str | None]:
+    """Reasons, one a job, as they are done: by processes of this machine or on a cluster, whose results are written here."""
+    if isinstance(workers, Cluster):
+        yield from (keep(jobs[place], *made) for place, made in workers.map(content, jobs))
+        return
+    with ProcessPoolExecutor(workers, initializer=leave_with, initargs=(os.getpid(),)) as pool:
+        yield from pool.map(run_job, jobs)
 
 
 def voice_target(voice: Voice, cache: Path) -> Path:
@@ -135,22 +169,21 @@ def face_blocks(data: Path, faces: list[Face], network: Path, cache: Path) -> li
     return jobs
 
 
-def make_all(jobs: list[Job], workers: int, say=print) -> list[str]:
+def make_all(jobs: list[Job], workers: int | Cluster, say=print) -> list[str]:
     """Make what the cache lacks; returns the reasons of what could not be made."""
     todo = [job for job in jobs if not job.target.is_file()]
     failures: list[str] = []
     started = said = time.monotonic()
-    with ProcessPoolExecutor(max_workers=workers) as pool:
-        for done, reason in enumerate(pool.map(run_job, todo), start=1):
-            failures += [reason] if reason else []
-            if time.monotonic() - said > 10 or done == len(todo):
-                said = time.monotonic()
-                say(f"prepare: {done}/{len(todo)} made, {len(jobs) - len(todo)} were there, {len(failures)} failed, "
-                    f"ETA {(said - started) / done * (len(todo) - done) / 60:.1f} min")
+    for done, reason in enumerate(run_all(todo, workers) if todo else (), start=1):
+        failures += [reason] if reason else []
+        if time.monotonic() - said > 10 or done == len(todo):
+            said = time.monotonic()
+            say(f"prepare: {done}/{len(todo)} made, {len(jobs) - len(todo)} were there, {len(failures)} failed, "
+                f"ETA {(said - started) / done * (len(todo) - done) / 60:.1f} min")
     return failures
 
 
-def load_pool(data: Path, split: str, network: Path, cache: Path = CACHE, workers: int | None = None, say=print) -> Pool:
+def load_pool(data: Path, split: str, network: Path, cache: Path = CACHE, workers: int | Cluster | None = None, say=print) -> Pool:
     """The voices and faces of one split as features, extracted now if the cache lacks them."""
     data = Path(data)
     voices, faces = read_voices(data, split), read_faces(data, split)
@@ -187,16 +220,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--face", type=Path, default=Path("checkpoints/face.safetensors"), help="the expression network")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    add_ray_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     if args.workers is not None and args.workers < 1:
         raise InputError("--workers must be at least 1.")
+    workers = Cluster(args.ray) if args.ray else args.workers
     if args.raw:
         from train.raw import prepare                   # which reads this module
-        prepare(args.raw, args.face, args.cache, args.workers)
+        prepare(args.raw, args.face, args.cache, workers)
         return
     for split in SPLITS:
         if any(row for row in read_voices(args.data, split)):
-            pool = load_pool(args.data, split, args.face, args.cache, args.workers)
+            pool = load_pool(args.data, split, args.face, args.cache, workers)
             print(f"prepare: {split} has {len(pool.voices)} voices and {len(pool.faces)} faces ready")
