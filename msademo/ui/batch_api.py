@@ -12,7 +12,7 @@ from msademo.guidance.given import given_guidance
 from msademo.options import kinds_of, models_of, ratios_of
 from msademo.post_analyzer import HALVES, check_captions
 from msademo.ui.api import CLIP_WISHES, clip_answer
-from msademo.ui.guard import sentence, told
+from msademo.ui.guard import sentence, spend, told
 from msademo.ui.post_api import POST_WISHES, post_answer
 from msademo.ui.received import name_of
 from msademo.ui.wording import worded
@@ -37,6 +37,7 @@ def in_step(what: str, given, beside: str, others) -> tuple[list, list]:
 
 def one_by_one(files: list, ask: Callable[[int], dict], unit: str) -> list[dict]:
     """A row an item; whoever called sees how far it is."""
+    spend(len(files) - 1)               # every item is a request; the call itself was counted as the first
     progress, rows = gr.Progress(), []
     for number, file in enumerate(files):
         progress((number, len(files)), desc=f"{unit} {number + 1} of {len(files)}", unit=f"{unit}s")
