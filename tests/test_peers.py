@@ -198,6 +198,7 @@ def test_the_command_goes_on_and_one_that_fails_stops_no_other(options, tmp_path
 
 @pytest.mark.parametrize("more, words", [(["--python", "/nowhere/python"], "There is no interpreter"), (["--python", sys.executable], "has no MMSA"),
                                          (["--draws", "0", "--models", "pglh"], "--draws"), (["--rates", "2", "--models", "pglh"], "--rates|rates '2'"),
+                                         (["--rates", "0.5", "--models", "pglh"], "--rates must have 0"),
                                          (["--compositions", "0", "--models", "pglh"], "--compositions")])
 def test_what_cannot_be_compared_is_one_sentence(options, tmp_path, capsys, more, words):
     assert peers.main([*options, *more]) == 2

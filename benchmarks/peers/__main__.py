@@ -54,6 +54,8 @@ class Work:
         self.args, self.rates = args, parse_rates(args.rates)
         if args.draws < 1 or args.epochs < 0 or not args.seeds:
             raise InputError("--draws must be 1 at least, --epochs not negative.")
+        if set(args.models) & set(ours.SHIPPED) and 0 not in self.rates:
+            raise InputError("--rates must have 0 in it: a training step of ours has every word as its target.")
         self.source = Source(args.data, args.text, args.face, args.cache, tuple(args.corpora), args.compositions)
         encoder = load_text_encoder(args.text)
         self.bench = self.source.bench(encoder, args.split)
@@ -67,7 +69,8 @@ class Work:
         self.failed: list[dict[str, str]] = []
 
     def folder(self, run: Run) -> Path:
-        return self.args.work / f"{run.label}-{self.source.mark}"
+        capped = f"-{self.args.epochs}-epochs" if self.args.epochs and run.model in PEERS else ""
+        return self.args.work / f"{run.label}{capped}-{self.source.mark}"
 
     def predictions(self, run: Run) -> Path:
         return self.folder(run) / self.args.split
@@ -92,15 +95,15 @@ class Work:
         fusion = ours.load(run.model, path, self.source)
         ours.write_predictions(fusion, self.bench, self.measured, self.predictions(run), self.cases, run.label)
         if not (folder / "timing.json").is_file():
-            whole = next((case for case in self.cases if case[0] == 0), None)
-            if whole is None:
-                raise InputError("ours are timed with every word as their target, so --rates must have 0 in it")
+            complete = next(self.measured / name for rate, _, name in self.cases if rate == 0)
             teacher = ours.load("pgmf-teacher", args.checkpoints / ours.TEACHER, self.source) if run.model == "pgmf-student" else None
-            found = ours.timing(fusion, teacher, self.bench, self.measured, self.cases[-1], self.measured / whole[2], BATCH)
+            found = ours.timing(fusion, teacher, self.bench, self.measured, self.cases[-1], complete, BATCH)
             write_atomically(folder / "timing.json", json.dumps(found).encode())
 
     def do(self, run: Run) -> bool:
-        """Do one run unless it is done; one that fails stops no other."""
+        """Do one run unless it is done or has failed; one that fails stops no other."""
+        if any(failure["label"] == run.label for failure in self.failed):
+            return False
         if not self.done(run):
             try:
                 (self.peer if run.model in PEERS else self.own)(run)

@@ -57,11 +57,11 @@ class Clips:
 
 class Loader:
     """Batches of clips, in a new order each time where they are shuffled, telling every 15 seconds how far an epoch is. A last batch of one clip
-    is left out of training, since batch normalisation refuses it."""
+    is left out of training, since batch normalisation refuses it; not for Self-MM, which has none and must have seen every label."""
 
     def __init__(self, clips, batch, shuffle=False, epochs=0, say=None):
         self.clips, self.size, self.shuffle, self.epochs, self.say, self.epoch = clips, batch, shuffle, epochs, say, 0
-        self.count = len(clips) - (shuffle and len(clips) % batch == 1)
+        self.count = len(clips) - (shuffle and clips.name != "self_mm" and len(clips) % batch == 1)
 
     def __len__(self):
         return -(-self.count // self.size)
