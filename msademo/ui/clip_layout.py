@@ -92,7 +92,7 @@ def map_parts() -> dict:
         _title("What the words look at")
         with gr.Row():
             parts["source"] = gr.Radio([(label, name) for name, label in alignment.DIRECTIONS.items()], value="vision", label="Attention", elem_id="map-source",
-                                       min_width=160)
+                                       min_width=200)
             parts["view"] = gr.Dropdown([(label, name) for name, label in alignment.VIEWS.items()], value="told", label="Show", filterable=False,
                                         elem_id="map-view", min_width=260, scale=2)
             for name, label in (("head", "Head"), ("layer", "Layer")):

@@ -15,15 +15,17 @@ CONTROLS_CSS = """
 /* An empty line or plot of the page takes no room; one that something is on its way to takes enough for the progress. */
 .block.hide-container:has(> .html-container > .prose:empty):not(:has(> .wrap:not(.hide))) { display: none; }
 .msa-plot:has(.empty) { display: none; }
+.gradio-container .pending { opacity: .75 !important; }        /* what is about to change stays readable */
 .block.hide-container:has(> .wrap.full:not(.hide)) { min-height: 3.6rem; }
 
-#linked label span, #post-linked label span { font-size: .97rem; white-space: nowrap; font-weight: 650; color: var(--body-text-color); }
+#linked label span, #post-linked label span { font-size: .97rem; font-weight: 650; color: var(--body-text-color); }
 button:focus-visible, input:focus-visible, textarea:focus-visible, summary:focus-visible, [tabindex]:focus-visible
 { outline: 3px solid #e69f00 !important; outline-offset: 1px; }
 .tab-like-container :focus-visible { outline-offset: -3px; }
 [role=tab]:focus-visible, .study-scroll:focus-visible { outline-offset: -3px; }
 
 @media (max-width: 640px) {
+  #linked .head, #post-linked .head { flex-wrap: nowrap; } #linked label span, #post-linked label span { font-size: .88rem; }
   #text, #audio, #vision, #post-missing-text, #post-missing-image { min-width: 100% !important; }
   .msa-attention .xtick:nth-child(even), .msa-attention .x2tick:nth-child(even) { display: none; }
   footer .divider { display: none !important; }

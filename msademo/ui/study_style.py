@@ -14,7 +14,7 @@ STUDY_CSS = """
 .study-confusion caption { text-align: left; font-size: .92rem; padding-bottom: .2rem; }
 .study-confusion th { font-size: .85rem; font-weight: 600; padding: .2rem .35rem; border: 0 !important; background: none !important; }
 .study-confusion td { border: 1px solid var(--border-color-primary) !important; padding: 0 !important; text-align: center; min-width: 2.3rem; height: 2.1rem; }
-.study-confusion thead td { border: 0 !important; }
+.study-confusion thead td { border: 0 !important; } .study-confusion thead th { text-align: center; }
 .study-confusion .study-right { background: rgba(0, 114, 178, calc(var(--s) * .5)) !important; } .study-confusion .study-wrong { background: rgba(213, 94, 0, calc(var(--s) * .5)) !important; }
 .study-confusion button { width: 100%; min-height: 2.1rem; font-weight: 650; color: inherit; background: none; border: 0; cursor: pointer; text-decoration: underline; }
 .study-confusion button[aria-pressed=true] { outline: 3px solid var(--body-text-color); outline-offset: -3px; }
