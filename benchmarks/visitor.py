@@ -25,18 +25,18 @@ BUSY = re.compile(r"busy|queue is full|too many|wait", re.IGNORECASE)      # sen
 class Server:
     """app.py, listening on a free port of 127.0.0.1. Use it in a `with`: it is killed at the end, however that comes.
 
-    options: arguments of app.py. limits: a shell-free command that is put before it (prlimit ...). Runs, uploads and the log lie in `folder`.
+    program: what Python runs. environment: more variables. Runs, uploads and the log lie in `folder`.
     """
 
-    def __init__(self, folder: Path, options: tuple[str, ...] = (), program: tuple[str, ...] = ("app.py",), before: tuple[str, ...] = (), port: int | None = None):
-        self.folder, self.port = folder, port or free_port()
+    def __init__(self, folder: Path, program: tuple[str, ...] = ("app.py",), environment: dict[str, str] | None = None, port: int | None = None):
+        self.folder, self.port, self._environment = folder, port or free_port(), environment or {}
         self.url, self.log = f"http://127.0.0.1:{self.port}/", folder / "server.log"
-        self._command = [*before, sys.executable, *program, *options]
+        self._command = [sys.executable, *program]
         self.process: subprocess.Popen | None = None
 
     def start(self) -> "Server":
         environment = os.environ | {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(self.port), "GRADIO_ANALYTICS_ENABLED": "False",
-                                    "GRADIO_TEMP_DIR": str(self.folder / "gradio"), "MSADEMO_DATA": str(self.folder / "runs"), "PYTHONUNBUFFERED": "1"}
+                                    "GRADIO_TEMP_DIR": str(self.folder / "gradio"), "MSADEMO_DATA": str(self.folder / "runs"), "PYTHONUNBUFFERED": "1", **self._environment}
         for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "SPACE_ID"):          # nobody else is asked, and nothing is paid for
             environment.pop(name, None)
         with open(self.log, "ab") as log:
@@ -168,9 +168,9 @@ class Visitor:
         answer.raise_for_status()
         return {"path": answer.json()[0], "orig_name": name or path.name, "meta": {"_type": "gradio.FileData"}}
 
-    def begin(self, event: dict, data: list, **more) -> httpx.Response:
-        """Put an event into the queue; its answer comes by `messages`."""
-        body = {"data": data, "fn_index": event["id"], "session_hash": self.session, "event_data": None, "trigger_id": None, **more}
+    def begin(self, event: dict, data: list, more: dict | None = None) -> httpx.Response:
+        """Put an event into the queue; its answer comes by `messages`. more: what else, or otherwise, is in the message."""
+        body = {"data": data, "fn_index": event["id"], "session_hash": self.session, "event_data": None, "trigger_id": None, **(more or {})}
         # Not httpx's own JSON: NaN and half letters are sent as they are.
         return self.http.post("queue/join", content=json.dumps(body), headers={"Content-Type": "application/json"})
 
@@ -181,9 +181,9 @@ class Visitor:
                 if line.startswith("data:"):
                     yield json.loads(line[5:])
 
-    def ask(self, event: dict, data: list, **more) -> Answer:
+    def ask(self, event: dict, data: list, more: dict | None = None) -> Answer:
         """An event from its beginning to its end. Errors of the connection are raised: a server that breaks off has failed."""
-        taken = self.begin(event, data, **more)
+        taken = self.begin(event, data, more)
         if taken.status_code != 200:
             return Answer(None, _detail(taken), status=taken.status_code)
         found, warned, raw = None, [], []

@@ -19,7 +19,7 @@ from typing import Callable
 from msademo.errors import InputError
 from msademo.study.measure import measure
 from msademo.study.plan import AT_WORK, DONE, FAILED, INTERRUPTED, QUEUED, RUNNING
-from msademo.study.store import Run, Store
+from msademo.study.store import Run, Store, unwritable
 
 TRIES = 2                   # an item that the server went down with so often is left out
 MOST_WAITING = 20           # runs of everybody together
@@ -56,6 +56,8 @@ class Runner:
         with self._lock:
             if run_id in self._held:
                 return True
+        if not self.store.lock(run_id).is_file():       # nobody ever held it; runs are also listed where nothing can be written
+            return False
         handle = self._take(run_id)
         if handle is not None:
             os.close(handle)
@@ -64,8 +66,11 @@ class Runner:
     def _take(self, run_id: str) -> int | None:
         """The lock of a run; None when somebody holds it."""
         path = self.store.lock(run_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unwritable(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -85,9 +90,13 @@ class Runner:
         handle = self._take(run_id)
         if handle is None:
             raise InputError("This run is going on already.")
+        try:
+            self.store.turn(run_id, QUEUED)
+        except InputError:                              # a full disk must not leave a lock that nobody works under
+            os.close(handle)
+            raise
         with self._lock:
             self._held[run_id] = handle
-            self.store.turn(run_id, QUEUED)
             self._waiting.append(run_id)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="study", daemon=True)

@@ -6,6 +6,7 @@ Every run belongs to whoever holds the key it was made under; of the key only a 
 from __future__ import annotations
 
 import atexit
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from msademo.study.sets import Item, LabelledSet
 FOLDER = Path(__file__).resolve().parent.parent.parent / ".msademo"
 VERSION = 1
 MOST_RUNS = 60              # of one owner
+WAIT_S = 30.0               # for another process that is writing
 SCHEMA = """
 create table if not exists sets (id text primary key, owner text not null, name text not null, kind text not null, source text not null,
   notes text not null);
@@ -41,6 +43,25 @@ create table if not exists answers (run_id text not null references runs on dele
   answer text, error text, seconds real, picture blob, primary key (run_id, number));
 create index if not exists runs_of on runs (owner, created);
 """
+
+
+UNWRITABLE = "The folder for runs cannot be written; set MSADEMO_DATA to one that can."
+FULL = "The server's disk is full or its store is busy; try again in a while."
+DAMAGED = "The store of runs is damaged (study.sqlite in the folder MSADEMO_DATA); move the file away and start again."
+NEWER = "The store of runs was written by a newer version of this program; use that version, or set MSADEMO_DATA to another folder."
+
+
+def _why(error: sqlite3.DatabaseError) -> str:
+    """What to tell of SQLite's error. Only a file that is really damaged is one to move away: a full disk is no reason to lose runs."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF         # without the details of what kind of input or output failed
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM):
+        return FULL
+    return UNWRITABLE if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) else DAMAGED
+
+
+def unwritable(error: OSError) -> InputError:
+    """One sentence on a folder that cannot be written, or whose disk is full."""
+    return InputError(FULL if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else UNWRITABLE)
 
 
 @dataclass(frozen=True)
@@ -81,12 +102,19 @@ def owner_of(key: str) -> str:
     """What stands in the store for a visitor's key. InputError without one: nothing is shared by mistake."""
     if not isinstance(key, str) or len(key) < 16 or len(key) > 200:
         raise InputError("The key to your runs is missing or too short; reload the page, or paste the key again.")
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
 def when(seconds: float) -> str:
     """A moment in the server's time, to the minute."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:                           # somebody deleted the run meanwhile
+        return 0
 
 
 class Store:
@@ -121,7 +149,7 @@ class Store:
 
     def media_size(self) -> int:
         """Bytes of all uploaded media."""
-        return 0 if self._folder is None else sum(path.stat().st_size for path in (self.folder / "media").glob("*/*"))
+        return 0 if self._folder is None else sum(_size(path) for path in (self.folder / "media").glob("*/*"))
 
     def lock(self, run_id: str) -> Path:
         return self.folder / "locks" / run_id
@@ -132,21 +160,26 @@ class Store:
         db = None
         try:
             (self.folder / "locks").mkdir(parents=True, exist_ok=True, mode=0o700)
-            db = sqlite3.connect(self.folder / "study.sqlite", timeout=30)
+            db = sqlite3.connect(self.folder / "study.sqlite", timeout=WAIT_S)
             db.row_factory = sqlite3.Row
             db.executescript("pragma foreign_keys=on; pragma secure_delete=on; pragma synchronous=normal;")
-            if db.execute("pragma user_version").fetchone()[0] != VERSION:
+            version = db.execute("pragma user_version").fetchone()[0]
+            if version > VERSION:                       # its tables may mean something else
+                raise InputError(NEWER)
+            if version != VERSION:
                 db.executescript(f"pragma journal_mode=wal; {SCHEMA} pragma user_version={VERSION};")
             with db:
                 yield db
         except sqlite3.IntegrityError as error:
             raise InputError("This run was deleted meanwhile; choose another.") from error
         except sqlite3.DatabaseError as error:
-            full = "full" in str(error) or "locked" in str(error)
-            raise InputError("The server's disk is full or its store is busy; try again in a while." if full else
-                             "The store of runs is damaged (study.sqlite in the folder MSADEMO_DATA); move the file away and start again.") from error
+            raise InputError(_why(error)) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:         # what we wrote is JSON, and SQLite's own messages quote what they met
+            raise InputError(DAMAGED) from error
+        except UnicodeEncodeError as error:
+            raise InputError("There is half of a letter in the text, which cannot be kept; type it again.") from error
         except OSError as error:
-            raise InputError("The folder for runs cannot be written; set MSADEMO_DATA to one that can.") from error
+            raise unwritable(error) from error
         finally:
             if db is not None:
                 db.close()
@@ -194,13 +227,12 @@ class Store:
 
     def run(self, run_id: str, owner: str | None = None) -> Run:
         """One run; with an owner only if it is theirs. Somebody else's run and one that never was are told alike."""
-        row = None
         if not self.empty and isinstance(run_id, str):
             with self._open() as db:
                 row = db.execute(f"{self._RUNS} where r.id = ? and (? is null or r.owner = ?)", (run_id, owner, owner)).fetchone()
-        if row is None:
-            raise InputError("There is no such run; it may have been deleted.")
-        return self._run(row)
+                if row is not None:
+                    return self._run(row)
+        raise InputError("There is no such run; it may have been deleted.")
 
     def delete(self, run_id: str, owner: str) -> None:
         """A run with its answers; with the last run of a set also the set, its notes and its media."""
@@ -245,9 +277,9 @@ class Store:
         with self._open() as db:
             found = db.execute("""select i.*, a.answer, a.error, a.seconds, m.note, m.tags from items i
               left join answers a on a.run_id = ? and a.number = i.number left join remarks m on m.set_id = i.set_id and m.number = i.number
-              where i.set_id = ? order by i.number""", (run.id, run.set_id)).fetchall()
-        return [Stored(Item(row["number"], row["key"], row["file"], row["text"], json.loads(row["label"])), json.loads(row["answer"] or "null"), row["error"],
-                       row["seconds"], row["note"] or "", tuple(json.loads(row["tags"] or "[]"))) for row in found]
+              where i.set_id = ? order by i.number""", (run.id, run.set_id))
+            return [Stored(Item(row["number"], row["key"], row["file"], row["text"], json.loads(row["label"])), json.loads(row["answer"] or "null"), row["error"],
+                           row["seconds"], row["note"] or "", tuple(json.loads(row["tags"] or "[]"))) for row in found]
 
     def begin(self, run_id: str, number: int) -> int:
         """Say that an item's turn has come; gives how often it had come before without an end."""

@@ -17,6 +17,7 @@ from msademo.ui import access, closed, sweeper
 from msademo.ui.api import add_clip_api
 from msademo.ui.batch_api import add_batch_api
 from msademo.ui.clip_tab import build_clip_tab
+from msademo.ui.fitting import FittingBlocks
 from msademo.ui.models import build_models_tab
 from msademo.ui.post_api import add_post_api
 from msademo.ui.post_tab import build_post_tab
@@ -41,7 +42,7 @@ def build_demo(analyzer, sets: str | None = None) -> gr.Blocks:
     bounds = limits.current()
     access.current(), closed.close(), sweeper.private_uploads()
     desk = Desk(analyzer, sets=sets)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(bounds.sweep_seconds, math.ceil(3600 * bounds.keep_hours))) as demo:
+    with FittingBlocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(bounds.sweep_seconds, math.ceil(3600 * bounds.keep_hours))) as demo:
         gr.HTML(HEADER + limits_line(bounds))
         with gr.Tabs() as tabs:
             with gr.Tab("Clip", id="clip"):

@@ -146,7 +146,10 @@ def build_study_tab(desk: Desk, tab: gr.Tab, tabs: gr.Tabs, clip: dict, post: di
         return "", drawn.confusion, drawn.scatter, drawn.table
 
     def pick(event: gr.EventData, key, run_id, who, show, order, search, marks):
-        said = getattr(event, "value", None)
+        try:
+            said = event.value
+        except (AttributeError, TypeError):     # a click that says nothing of itself, which no page makes
+            said = None
         now, order = study_view.picked(marks, order, said)
         # An item that is pressed again is opened again, so what was pressed gets a name of its own.
         item = (run_id, now.item, uuid4().hex) if str(said).startswith("item:") else gr.skip()
