@@ -9,6 +9,7 @@ import threading
 
 import gradio as gr
 import torch
+from gradio import networking
 
 from msademo import apart, limits
 from msademo.errors import InputError
@@ -91,6 +92,7 @@ def launch(demo: gr.Blocks, analyzer, mcp: bool = False) -> None:
     register()
     share_cores()
     apart.prepare()
+    networking.url_ok = lambda url: True       # Gradio asks its own address for 3 s and gives up starting, which a busy machine takes longer for
     warm_in_background(analyzer)
     sweeper.keep_swept(demo.sweep)
     demo.queue(default_concurrency_limit=2, max_size=limits.current().queue).launch(**launch_options(), mcp_server=mcp)

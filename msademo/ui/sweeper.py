@@ -71,14 +71,14 @@ def sweep(demo: gr.Blocks, tidy: Callable[[], None]) -> None:
         log.error("%s", error)
 
 
-def keep_swept(demo: gr.Blocks, tidy: Callable[[], None]) -> threading.Thread:
-    """Sweep from now on, until the process ends."""
+def keep_swept(once: Callable[[], None]) -> threading.Thread:
+    """Sweep from now on, until the process ends. once: sweeps everything once, as `sweep` does."""
 
     def go_on():
         while True:
             time.sleep(limits.current().sweep_seconds)
             try:
-                sweep(demo, tidy)
+                once()
             except Exception as error:          # by type alone: a message may hold a visitor's file name
                 log.error("clearing away failed: %s", type(error).__name__)
 
