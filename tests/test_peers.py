@@ -124,14 +124,16 @@ def test_the_training_corpus_and_what_a_batch_of_it_is(corpus, side):
     plain, pooled, packed = (batches.Clips(name, train, *statistics, steps).batch(rows) for name in ("mult", "tfn", "tfr_net"))
     for m in MODALITIES:
         there = (np.arange(steps[m])[None] < np.asarray(train[f"{m}_lengths"])[:, None]) & ~np.pad(train[f"{m}_missing"], ((0, 0), (0, 2)))
-        values = plain[m].numpy()
+        values = (models.PassThrough()(packed["text_m"]) if m == "text" else packed[f"{m}_m"]).numpy()
+        for i, length in enumerate(train[f"{m}_lengths"]):              # who reads the last step gets the padding in front
+            assert np.array_equal(plain[m][i, steps[m] - length:].numpy(), values[i, :length]) and (plain[m][i, :steps[m] - length] == 0).all()
         assert values.shape[1] == steps[m] and (values[~there] == 0).all() and abs(values[there].mean()) < 0.05 and np.isfinite(values).all()
         if m == "audio":
             mean = np.stack([values[i][there[i]].mean(0) if there[i].any() else np.zeros(values.shape[2]) for i in rows])
             np.testing.assert_allclose(pooled[m][:, 0].numpy(), mean, atol=1e-4)
-            assert torch.equal(packed["audio_m"], plain["audio"]) and np.array_equal(packed["audio_missing_mask"].numpy() > 0, there)
+            assert np.array_equal(packed["audio_missing_mask"].numpy() > 0, there)
         if m == "text":
-            assert torch.equal(models.PassThrough()(packed["text_m"]), plain["text"]) and np.array_equal(packed["text_m"][:, 0].numpy() > 0, there)
+            assert np.array_equal(packed["text_m"][:, 0].numpy() > 0, there)
             assert packed["text"][:, 1].sum(1).tolist() == np.asarray(train["text_lengths"]).tolist()
             first = models.MeanPlace()(packed["text_m"])[:, 0]
             np.testing.assert_allclose(first[0].numpy(), values[0][there[0]].mean(0), atol=1e-4)

@@ -8,11 +8,19 @@ from torch import nn
 
 MODALITIES = ("text", "audio", "vision")
 POOLED = ("lf_dnn", "tfn", "lmf", "mfn")        # MMSA's need_normalized: voice and face averaged over time
+LAST = (*POOLED, "mult")                        # they read a sequence's last step, where MMSA's files have no empty padding
 SAMPLED = 1000                                  # training clips that means and deviations are taken from
 
 
 class Enough(Exception):
     """The most epochs a job allows are over; the best so far is saved."""
+
+
+def at_the_end(values, lengths):
+    """(B, T, D) with each sequence moved behind its padding."""
+    length = values.shape[1]
+    places = (torch.arange(length)[None] + lengths[:, None]) % length
+    return values.gather(1, places[..., None].expand_as(values))
 
 
 class Clips:
@@ -44,7 +52,7 @@ class Clips:
                 pack = lambda text: torch.cat([kept[:, None], real[:, None], text.transpose(1, 2)], 1)
             else:
                 pack = lambda values: values
-            out[m] = pack(left)
+            out[m] = at_the_end(left, lengths) if self.name in LAST else pack(left)
             if m != "text":
                 out[f"{m}_lengths"] = lengths
                 if self.name in POOLED:
