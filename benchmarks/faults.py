@@ -28,7 +28,7 @@ WORDS = "What a lovely day it was"
 KEY = "a key of nobody, but long enough"
 ROOM = 2_000_000            # bytes a file of the server may have where its disk is "full"
 # app.py under a limit on what it may write, or with checkpoints that may be taken away.
-LIMITED = ("-c", f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({ROOM}, {ROOM})); sys.argv = ['app.py']; runpy.run_path('app.py', run_name='__main__')")
+LIMITED = ("-c", f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({ROOM}, resource.RLIM_INFINITY)); sys.argv = ['app.py']; runpy.run_path('app.py', run_name='__main__')")
 ELSEWHERE = ("-c", "import sys; from pathlib import Path; from msademo.analyzer import Analyzer; from msademo.ui.page import build_demo, launch; "
                    "analyzer = Analyzer(Path(sys.argv[1])); launch(build_demo(analyzer), analyzer)")
 

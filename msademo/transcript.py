@@ -144,10 +144,10 @@ def subtitle_words(text: str) -> tuple[Word, ...]:
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
-def read_text_file(path: str, what: str = "subtitle file", choose: str = "an .srt or .vtt file") -> str:
+def read_text_file(path: str | None, what: str = "subtitle file", choose: str = "an .srt or .vtt file") -> str:
     """The text of a small file, by its byte-order mark, else UTF-8, else GB 18030, else Windows Latin. InputError otherwise, about the
     file called `what`."""
-    file = Path(path)
+    file = Path(path or "")
     if not file.is_file():
         raise InputError(f"The {what} does not exist; choose {choose}.")
     if file.stat().st_size > MAX_FILE_BYTES:

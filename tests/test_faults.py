@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import resource
 import shutil
 import socket
 import sqlite3
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 from benchmarks.visitor import Page, Visitor
@@ -336,7 +338,7 @@ def test_a_visitor_who_hangs_up_in_the_middle_of_an_upload(served, slow, clip):
         assert analysed(visitor, clip, "all is well", page).error is None
     finally:
         visitor.close()
-    assert not [path for path in folder.rglob("half*") if path not in before]
+    assert len({path for path in folder.rglob("*") if path.is_file()} - before) == 1           # the last visitor's clip, and no half of another
 
 
 def test_a_visitor_who_hangs_up_while_the_clip_is_analysed(served, slow, clip):
@@ -366,6 +368,25 @@ def _until_closed(visitor):
         yield from visitor.messages()
     except Exception:               # closed from outside, which is what is tried here
         return
+
+
+def test_an_upload_that_the_disk_does_not_take(served, slow, clip, tmp_path):
+    """No file of this process may grow beyond 1 MB for a moment, which is what a full disk looks like."""
+    page, folder, large = served[1], served[2], tmp_path / "large.mp4"
+    large.write_bytes(bytes(3_000_000))
+    before, bounds = {path for path in folder.rglob("*") if path.is_file()}, resource.getrlimit(resource.RLIMIT_FSIZE)
+    visitor = Visitor(page)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, bounds[1]))
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            visitor.upload(large)
+        resource.setrlimit(resource.RLIMIT_FSIZE, bounds)
+        assert refused.value.response.status_code == 507 and "no room" in one_sentence(refused.value.response.text)
+        assert not {path for path in folder.rglob("*") if path.is_file()} - before
+        assert analysed(visitor, clip, "roomy again", page).error is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, bounds)
+        visitor.close()
 
 
 def test_trouble_of_the_system_is_one_sentence_and_the_next_visitor_is_served(served, slow, clip):

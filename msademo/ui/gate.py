@@ -6,6 +6,7 @@ is needed stays true when the next version offers more still.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -115,6 +116,10 @@ class Gate:
         except TooLarge:
             if not started:
                 await answer(send, path, 413, self._too_large(path))
+        except OSError as error:                # there was room when it began
+            if started or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            await answer(send, path, 507, NO_ROOM)
 
     @staticmethod
     def _most(path: str) -> int:
