@@ -6,12 +6,11 @@ import pytest
 from benchmarks import fuzz_payloads
 from benchmarks.fuzz_files import FAULT, READ, REFUSED, Child, Verdict, judge, trouble_with
 from benchmarks.mutations import KINDS, Case, case, corpus
-from tests.ui_support import FakeAnalyzer, write_clip
+from tests.ui_support import FakeAnalyzer, serving, write_clip
 
 from msademo.errors import InputError
 from msademo.ui.examples import EXAMPLES
 from msademo.ui.page import build_demo
-from msademo.ui.theme import launch_options
 
 CASES, REQUESTS = 220, 60
 
@@ -66,12 +65,8 @@ def test_a_child_that_hangs_or_dies_is_told_as_such(tmp_path, files, monkeypatch
 
 def test_spoilt_requests_are_answered_or_refused_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("MSADEMO_DATA", str(tmp_path / "runs"))
-    demo = build_demo(ClipsAlone())
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    try:
+    with serving(build_demo(ClipsAlone())) as url:
         clip = tmp_path / "talk.mp4"
         write_clip(clip, 1.0)
         verdicts = [verdict for verdict, _ in fuzz_payloads.run(url, 0, range(REQUESTS), clip, EXAMPLES / "cat.jpg", time.monotonic() + 120)]
         assert len(verdicts) == REQUESTS and not told(verdicts)
-    finally:
-        demo.close()

@@ -31,7 +31,11 @@ FORK = multiprocessing.get_context("fork")              # a process of its own a
 
 
 def started(work) -> multiprocessing.Process:
-    process = FORK.Process(target=lambda: sys.exit(work()))
+    def run() -> None:
+        torch.set_num_threads(1)                        # the threads of the process that forked are not there, and torch would wait for them
+        sys.exit(work())
+
+    process = FORK.Process(target=run)
     process.start()
     return process
 

@@ -5,11 +5,10 @@ import re
 import shutil
 
 import pytest
-from tests.ui_support import FakeAnalyzer, write_clip
+from tests.ui_support import FakeAnalyzer, serving, write_clip
 
 from msademo.ui.examples import examples
 from msademo.ui.page import build_demo
-from msademo.ui.theme import launch_options
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -24,9 +23,8 @@ HARMLESS = re.compile(r"favicon|manifest\.json")
 def served():
     analyzer = FakeAnalyzer()
     demo = build_demo(analyzer)
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    yield analyzer, url
-    demo.close()
+    with serving(demo) as url:
+        yield analyzer, url
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,10 @@ import time
 
 import pytest
 from tests.test_page import CHROMIUM, FLAGS, PATIENCE, chromium, expect_score, no_side_scroll, playwright, put, stay_home, watch  # noqa: F401
-from tests.ui_support import FakeAnalyzer
+from tests.ui_support import FakeAnalyzer, serving
 
 from msademo.ui.examples import examples
 from msademo.ui.page import build_demo
-from msademo.ui.theme import launch_options
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python brings axe-core, which reads the page")
 pytestmark = [pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here; install it or name it in CHROMIUM"),
@@ -31,9 +30,8 @@ def served(tmp_path_factory, post_checkpoints):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSADEMO_DATA", str(tmp_path_factory.mktemp("kept")))
         demo = build_demo(analyzer)
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    yield url
-    demo.close()
+    with serving(demo) as url:
+        yield url
 
 
 @pytest.fixture

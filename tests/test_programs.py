@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from tests.ui_support import FakeAnalyzer, write_clip
+from tests.ui_support import FakeAnalyzer, serving, write_clip
 
 from msademo.analyzer import CHECKPOINTS, Analyzer
 from msademo.errors import InputError
@@ -24,7 +24,6 @@ from msademo.ui.batch_api import MOST
 from msademo.ui.guard import UNEXPECTED
 from msademo.ui.page import build_demo
 from msademo.ui.received import ELSEWHERE, received
-from msademo.ui.theme import launch_options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,9 +45,8 @@ class FakeWithPosts(FakeAnalyzer):
 @pytest.fixture(scope="module")
 def served():
     demo = build_demo(analyzer := FakeWithPosts())
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    yield analyzer, url
-    demo.close()
+    with serving(demo) as url:
+        yield analyzer, url
 
 
 @pytest.fixture(scope="module")
@@ -220,9 +218,8 @@ def real():
     if not all((CHECKPOINTS / f"{name}.safetensors").is_file() for name in ("text", "face", "pglh", "pgmf_teacher", "pgmf_student", "spro")):
         pytest.skip("the shipped checkpoints are not all here")
     demo = build_demo(analyzer := Analyzer())
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    yield analyzer, url
-    demo.close()
+    with serving(demo) as url:
+        yield analyzer, url
 
 
 def section(title: str) -> str:

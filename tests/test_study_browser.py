@@ -2,10 +2,9 @@
 
 import pytest
 from tests.test_page import CHROMIUM, brightness, chromium, no_side_scroll, stay_home, watch  # noqa: F401
-from tests.ui_support import FakeAnalyzer
+from tests.ui_support import FakeAnalyzer, serving
 
 from msademo.ui.page import build_demo
-from msademo.ui.theme import launch_options
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here; install it or name it in CHROMIUM")
 
@@ -15,9 +14,8 @@ def served(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSADEMO_DATA", str(tmp_path_factory.mktemp("kept")))
         demo = build_demo(FakeAnalyzer())
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    yield url
-    demo.close()
+    with serving(demo) as url:
+        yield url
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from gradio_client import Client
 from tests.study_support import KEY, OTHER, zipped
-from tests.ui_support import FakeAnalyzer, write_clip
+from tests.ui_support import FakeAnalyzer, serving, write_clip
 
 from msademo.study.desk import EXAMPLES, Desk
 from msademo.study.plan import Plan
@@ -19,7 +19,6 @@ from msademo.ui import study_item, study_view
 from msademo.ui.guard import UNEXPECTED
 from msademo.ui.page import build_demo
 from msademo.ui.study_view import Marks, picked
-from msademo.ui.theme import launch_options
 
 CLIPS = "bundled:Example clips"
 VIEW = ("pglh", "all", "largest error", "")
@@ -172,8 +171,7 @@ def test_posts_open_with_all_their_panels(post_checkpoints, tmp_path):
 
 
 def test_nothing_of_the_store_can_be_fetched(page, run_id):
-    _, url, _ = page.demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    try:
+    with serving(page.demo) as url:
         for place in (page.folder / "study.sqlite", page.folder, page.folder / "locks"):
             with pytest.raises(urllib.error.HTTPError) as caught:
                 urllib.request.urlopen(f"{url}gradio_api/file={place}")
@@ -181,5 +179,3 @@ def test_nothing_of_the_store_can_be_fetched(page, run_id):
         client = Client(url, verbose=False)
         assert not [name for name in client.view_api(return_format="dict")["named_endpoints"] if "clip" not in name and "post" not in name]
         client.close()
-    finally:
-        page.demo.close()

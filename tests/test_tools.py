@@ -9,13 +9,12 @@ from pathlib import Path
 
 import gradio.mcp
 import pytest
-from tests.ui_support import FakeAnalyzer, write_clip
+from tests.ui_support import FakeAnalyzer, serving, write_clip
 
 from msademo.errors import InputError
 from msademo.ui import tools
 from msademo.ui.page import build_demo, launch
 from msademo.ui.received import ELSEWHERE
-from msademo.ui.theme import launch_options
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,9 +77,8 @@ def served():
     tools.prepare()
     try:
         demo = build_demo(analyzer := FakeAnalyzer())
-        _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, mcp_server=True, **launch_options())
-        yield analyzer, url
-        demo.close()
+        with serving(demo, mcp_server=True) as url:
+            yield analyzer, url
     finally:
         gradio.mcp.GradioMCPServer = before
 

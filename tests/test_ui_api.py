@@ -6,20 +6,18 @@ import urllib.request
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from tests.ui_support import FakeAnalyzer, write_clip
+from tests.ui_support import FakeAnalyzer, serving, write_clip
 
 from msademo.ui.guard import UNEXPECTED
 from msademo.ui.page import build_demo
-from msademo.ui.theme import launch_options
 
 
 @pytest.fixture(scope="module")
 def served():
     analyzer = FakeAnalyzer()
     demo = build_demo(analyzer)
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    yield analyzer, url
-    demo.close()
+    with serving(demo) as url:
+        yield analyzer, url
 
 
 @pytest.fixture(scope="module")

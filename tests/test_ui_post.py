@@ -15,7 +15,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from tests.post_support import COFFEE, ROOT, TEAM, WORDS
 from tests.test_page import CHROMIUM, brightness, chromium, no_side_scroll, put, watch  # noqa: F401
-from tests.ui_support import FakeAnalyzer
+from tests.ui_support import FakeAnalyzer, serving
 
 from msademo.errors import InputError
 from msademo.picture import read_picture
@@ -24,7 +24,6 @@ from msademo.ui import post_figures
 from msademo.ui.examples import examples
 from msademo.ui.page import build_demo
 from msademo.ui.post_tab import Wish, open_post
-from msademo.ui.theme import launch_options
 
 plotly = pytest.importorskip("plotly.graph_objects")
 EXAMPLES = examples(index="posts.json")
@@ -155,9 +154,8 @@ def test_the_examples_are_listed_small_and_drawn_as_the_script_says():
 @pytest.fixture(scope="module")
 def served(analyzer):
     demo = build_demo(analyzer)
-    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    yield url
-    demo.close()
+    with serving(demo) as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from msademo.options import MODELS, models_of
 from msademo.results import ClipResult, Curve, ModalityView, Prediction, PromptAttention, Recovery
 from msademo.shelf import FILES
 from msademo.transcript import assign_times, split_words
+from msademo.ui.theme import launch_options
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 WIDTHS = {"text": 384, "audio": 33, "vision": 71}
@@ -175,3 +177,13 @@ def write_clip(path, seconds=3.0, picture=True) -> str:
 
 
 __all__ = ["FakeAnalyzer", "InputError", "fake_result", "opened_from", "write_clip"]
+
+
+@contextmanager
+def serving(demo, **more):
+    """The address under which a demo answers, on a free port, until the block ends."""
+    _, url, _ = demo.queue().launch(prevent_thread_lock=True, quiet=True, **more, **launch_options())
+    try:
+        yield url
+    finally:
+        demo.close()

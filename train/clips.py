@@ -20,8 +20,9 @@ from msademo.metrics import regression_metrics
 from train.compose import Composer, Composition
 from train.data import Transcript, read_transcripts, training_transcripts
 from train.execution import add_execution_arguments
+from train.jobs import CACHE
 from train.loop import Fitted, Schedule, best_device, fit
-from train.prepare import CACHE, load_pool
+from train.prepare import load_pool
 from train.processes import Share, Sliced, is_main, main_first
 from train.prompts import PromptBook, fixed_clip
 from train.text import similar_lengths

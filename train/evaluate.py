@@ -29,7 +29,8 @@ from msademo.models.pglh import PGLH
 from msademo.registry import FusionModel, load_fusion
 from train.compose import Composer
 from train.data import read_transcripts
-from train.prepare import CACHE, load_pool
+from train.jobs import CACHE
+from train.prepare import load_pool
 from train.prompts import PromptBook
 
 COMPOSITIONS = 5

@@ -24,8 +24,9 @@ from msademo.features.text import TextEncoder, load_text_encoder
 from msademo.guidance.offline import write_prompt
 from train.compose import Composer
 from train.data import SPLITS, Transcript, read_transcripts, training_transcripts
+from train.jobs import CACHE
 from train.loop import best_device
-from train.prepare import CACHE, load_pool
+from train.prepare import load_pool
 from train.prompts import fixed_clip
 from train.words import Masking
 

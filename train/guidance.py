@@ -32,7 +32,8 @@ from train.compose import Composer, Pool
 from train.data import SPLITS, read_transcripts, training_transcripts
 from train.evaluate import COMPOSITIONS as BENCH_COMPOSITIONS
 from train.evaluate import build_bench
-from train.prepare import CACHE, face_variant, load_pool
+from train.jobs import CACHE
+from train.prepare import face_variant, load_pool
 from train.prompts import COMPOSITIONS, PromptBook, clip_key, fixed_clip
 
 __all__ = ["PromptBook", "clip_key", "fixed_clip", "add_arguments", "run"]

@@ -23,11 +23,11 @@ from train.data import SPLITS
 from train.evaluate import parse_rates
 from train.execution import OPTIONS, Execution, add_execution_arguments, given
 from train.featured import DistilledTask, Featured, FeaturedTask, featured, signature, with_prompts
+from train.jobs import CACHE
 from train.labelled import extractor_of, read_labelled
 from train.loop import Fitted, best_device, fit
 from train.pgmf import check_same_shape
 from train.pickles import read_mmsa
-from train.prepare import CACHE
 from train.processes import is_main, main_first
 from train.protocol import PROTOCOLS, Bench
 from train.raw import read_folder, table_of

@@ -21,7 +21,7 @@ from msademo.checkpoint import file_hash
 from msademo.errors import InputError
 from msademo.study.sets import CLIP, Item, inside, read_folder_set, rows_of
 from train.data import SPLITS
-from train.prepare import CACHE, Job, code_mark, make_all
+from train.jobs import CACHE, Job, code_mark, make_all
 
 TABLES = ("labels.csv", "label.csv")
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "val": "valid", "validation": "valid", "dev": "valid"}

@@ -25,7 +25,7 @@ from msademo.checkpoint import write_atomically
 from msademo.errors import InputError
 from msademo.features.text import load_text_encoder
 from train.evaluate import COMPOSITIONS, parse_rates
-from train.prepare import CACHE
+from train.jobs import CACHE
 
 PEERS = ("lf_dnn", "tfn", "lmf", "mfn", "mult", "self_mm", "tfr_net")
 TITLES = {"lf_dnn": "LF-DNN", "tfn": "TFN", "lmf": "LMF", "mfn": "MFN", "mult": "MulT", "self_mm": "Self-MM", "tfr_net": "TFR-Net", "pglh": "PGLH", "pgmf-student": "PGMF student"}
