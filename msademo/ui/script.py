@@ -1,6 +1,7 @@
 """What the page does in the browser beyond Gradio: the keys that its widgets leave out."""
 
-# Gradio's slider announces a move when the pointer lets go; arrow keys and Enter in its number field announce it here.
+# Gradio's slider announces a move when the pointer lets go; arrow keys and Enter in its number field announce it here. A list that closes
+# when an option of it is pressed leaves the letting go to the slider under it, which is no move.
 SLIDERS = """
 addEventListener("keyup", (event) => {
   const field = event.target;
@@ -8,6 +9,11 @@ addEventListener("keyup", (event) => {
   const typed = field.type === "number" && event.key === "Enter";
   if (moved || typed) field.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
 });
+let pressed = null;
+addEventListener("pointerdown", (event) => { pressed = event.target; }, true);
+addEventListener("pointerup", (event) => {
+  if (event.isTrusted && event.target.type === "range" && event.target !== pressed) event.stopImmediatePropagation();
+}, true);
 """
 
 # Arrow keys go from tab to tab, as everywhere else; Gradio's tabs only know Tab and Enter.
