@@ -114,7 +114,7 @@ def run(url: str, seed: int, numbers: range | list[int], clip: Path, picture: Pa
                 files = visitor.upload(clip), visitor.upload(picture)
             wanted = request(seed, number, page, asked, *files)
             verdict = judge(visitor, wanted)
-            if verdict.bad:                                 # whatever is left of it belongs to nobody else's answer
+            if verdict.bad or wanted.more:                  # what is left of it, or a line that the server closed, is not for the next one
                 visitor.close()
                 visitor = Visitor(page, timeout)
             yield verdict, wanted

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from msademo.errors import InputError
+from msademo.errors import InputError, shown
 
 MODALITIES = ("text", "audio", "vision")
 SPAN = (3, 8)          # shortest and longest block that fails at once, in tokens
@@ -45,13 +45,13 @@ def check_ratio(ratio: float, what: str = "The missing ratio") -> float:
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0.0 <= value <= 1.0:                       # NaN fails the comparison too
-        raise InputError(f"{what} must be a number from 0 (nothing missing) to 1 (all of it); {ratio!r} is not.")
+        raise InputError(f"{what} must be a number from 0 (nothing missing) to 1 (all of it); {shown(ratio)} is not.")
     return value
 
 
 def check_kind(kind: str) -> str:
     if not isinstance(kind, str) or kind not in KINDS:
-        raise InputError(f"There is no corruption called {kind!r}; choose one of: {', '.join(KINDS)}.")
+        raise InputError(f"There is no corruption called {shown(kind)}; choose one of: {', '.join(KINDS)}.")
     return kind
 
 
@@ -61,7 +61,7 @@ def check_seed(seed: int) -> int:
     except (TypeError, ValueError, OverflowError):
         value = -1
     if value < 0 or value != seed:
-        raise InputError(f"The seed must be a whole number from 0 on; {seed!r} is not.")
+        raise InputError(f"The seed must be a whole number from 0 on; {shown(seed)} is not.")
     return value
 
 

@@ -14,7 +14,7 @@ from numbers import Integral, Real
 import cv2
 import numpy as np
 
-from msademo.errors import InputError
+from msademo.errors import InputError, shown
 from msademo.media import SAMPLE_RATE, Word
 
 SNR_DB = (30.0, -10.0)              # noise at severity 0+ and 1
@@ -205,11 +205,11 @@ DESCRIPTIONS = {
 def _start(kind: str, kinds: dict, severity: float, seed: int) -> np.random.Generator:
     """Check what the user chose; a stream of its own for each kind and seed."""
     if kind not in kinds:
-        raise InputError(f"There is no corruption called {kind!r} here; choose one of {', '.join(kinds)}.")
+        raise InputError(f"There is no corruption called {shown(kind)} here; choose one of {', '.join(kinds)}.")
     if isinstance(severity, bool) or not isinstance(severity, Real) or not 0 <= severity <= 1:
-        raise InputError(f"A severity of {severity!r} is not possible; give a number from 0 (untouched) to 1 (worst).")
+        raise InputError(f"A severity of {shown(severity)} is not possible; give a number from 0 (untouched) to 1 (worst).")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise InputError(f"A seed of {seed!r} is not possible; give a whole number from 0 up.")
+        raise InputError(f"A seed of {shown(seed)} is not possible; give a whole number from 0 up.")
     return np.random.default_rng([int(seed), zlib.crc32(kind.encode())])
 
 

@@ -6,7 +6,7 @@ from typing import Iterable, Mapping
 
 from msademo import degrade
 from msademo.corruption import KINDS, MODALITIES, check_ratio
-from msademo.errors import InputError
+from msademo.errors import InputError, shown
 
 SIGNAL_KINDS = {"text": degrade.TEXT_KINDS, "audio": degrade.AUDIO_KINDS, "vision": degrade.VIDEO_KINDS}
 MODELS = {"pglh": "PGLH", "pgmf-student": "PGMF student", "pgmf-teacher": "PGMF teacher"}      # in the order they are shown; what people call them
@@ -18,11 +18,11 @@ def kinds_of(kind: str | Mapping[str, str]) -> dict[str, str]:
     if isinstance(kind, Mapping):
         unknown = set(kind) - set(MODALITIES)
         if unknown:
-            raise InputError(f"There is no modality {sorted(unknown, key=str)[0]!r}; choose among {', '.join(MODALITIES)}.")
+            raise InputError(f"There is no modality {shown(sorted(unknown, key=str)[0])}; choose among {', '.join(MODALITIES)}.")
         chosen = {m: str(kind.get(m, "random")) for m in MODALITIES}
         for m, name in chosen.items():
             if name not in KINDS and name not in SIGNAL_KINDS[m]:
-                raise InputError(f"There is no corruption of {m} called {name!r}; choose one of: {', '.join([*KINDS, *SIGNAL_KINDS[m]])}.")
+                raise InputError(f"There is no corruption of {m} called {shown(name)}; choose one of: {', '.join([*KINDS, *SIGNAL_KINDS[m]])}.")
         return chosen
     if isinstance(kind, str) and kind in KINDS:
         return dict.fromkeys(MODALITIES, kind)
@@ -30,12 +30,12 @@ def kinds_of(kind: str | Mapping[str, str]) -> dict[str, str]:
     for name in str(kind).split("+"):
         owner = next((m for m in MODALITIES if name in SIGNAL_KINDS[m]), None)
         if name in KINDS:
-            raise InputError(f"{name!r} holds for all modalities and cannot be joined with '+'; give it alone, or a kind for each modality.")
+            raise InputError(f"{shown(name)} holds for all modalities and cannot be joined with '+'; give it alone, or a kind for each modality.")
         if owner is None:
             every = [*KINDS, *(name for kinds in SIGNAL_KINDS.values() for name in kinds)]
-            raise InputError(f"There is no corruption called {name!r}; choose one of: {', '.join(every)}, or several joined with '+'.")
+            raise InputError(f"There is no corruption called {shown(name)}; choose one of: {', '.join(every)}, or several joined with '+'.")
         if chosen[owner] != "random":
-            raise InputError(f"{chosen[owner]!r} and {name!r} both corrupt the {owner}; choose one of them.")
+            raise InputError(f"{shown(chosen[owner])} and {shown(name)} both corrupt the {owner}; choose one of them.")
         chosen[owner] = name
     return chosen
 
@@ -49,7 +49,7 @@ def ratios_of(given: Mapping[str, float] | float | None, parts: Iterable[str] = 
         given = dict.fromkeys(parts, given)
     unknown = set(given) - set(parts)
     if unknown:
-        raise InputError(f"There is no {sorted(unknown, key=str)[0]!r} that could be missing; choose among {', '.join(parts)}.")
+        raise InputError(f"There is no {shown(sorted(unknown, key=str)[0])} that could be missing; choose among {', '.join(parts)}.")
     return {part: check_ratio(given.get(part, 0.0), f"The missing ratio of {part}") for part in parts}
 
 
@@ -60,6 +60,6 @@ def models_of(given: str | Iterable[str] | None) -> tuple[str, ...] | None:
     named = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
     unknown = [name for name in named if name not in MODELS]
     if unknown or not named:
-        raise InputError(f"There is no model {unknown[0]!r}; choose among {', '.join(MODELS)}." if unknown else
+        raise InputError(f"There is no model {shown(unknown[0])}; choose among {', '.join(MODELS)}." if unknown else
                          f"No model was named; choose among {', '.join(MODELS)}, or leave it out for all.")
     return tuple(name for name in MODELS if name in named)

@@ -8,6 +8,7 @@ import pytest
 from msademo.corruption import KINDS, MODALITIES, SPAN, check_kind, check_ratio, check_seed, levels, lnln_missing, missing
 from msademo.errors import InputError
 from msademo.features.text import TextTokens
+from msademo.options import kinds_of, models_of, ratios_of
 
 RATIOS = np.round(np.linspace(0, 1, 21), 2)
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -166,3 +167,11 @@ def test_word_masks_stay_nested_as_token_masks():
     masks = [text.missing(missing(5, r, "text", 1)) for r in RATIOS]
     assert all(not (fewer & ~more).any() for fewer, more in zip(masks, masks[1:]))
     assert masks[-1].all() and not masks[0].any()
+
+
+@pytest.mark.parametrize("refuse", [check_ratio, check_seed, check_kind, models_of, kinds_of, ratios_of])
+@pytest.mark.parametrize("value", ["x" * 5000, ["y" * 5000] * 50, -10**4000])
+def test_long_values_are_quoted_in_short(refuse, value):
+    with pytest.raises(InputError) as refused:
+        refuse(value)
+    assert len(str(refused.value)) < 400

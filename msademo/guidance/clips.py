@@ -10,7 +10,7 @@ from typing import Sequence
 
 import numpy as np
 
-from msademo.errors import InputError
+from msademo.errors import InputError, shown
 from msademo.features.bundle import Track
 from msademo.guidance.cache import cached
 from msademo.guidance.chat import Chat, GuidanceError
@@ -89,7 +89,7 @@ def clip_guidance(source: str, words: Sequence[str], audio: Track, vision: Track
     """The prompt of a clip. source: "offline" or "openai"; where the latter gives none within its time, the offline prompt stands in and
     its note says why. InputError for another source."""
     if source not in CLIP_SOURCES:
-        raise InputError(f"There is no guidance called {source!r}; choose one of: {', '.join(CLIP_SOURCES)}, or type the cues.")
+        raise InputError(f"There is no guidance called {shown(source)}; choose one of: {', '.join(CLIP_SOURCES)}, or type the cues.")
     prompt = write_prompt(words, audio, vision)
     if source == "offline":
         return prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Mapping
 
-from msademo.errors import InputError
+from msademo.errors import InputError, shown
 from msademo.guidance.clips import CLIP_SOURCES, HEADING
 from msademo.guidance.prompt import SECTIONS, Prompt, typed_prompt
 
@@ -70,5 +70,5 @@ def given_guidance(given) -> Guidance | str | None:
         raise InputError(f"Guidance must be {', '.join(CLIP_SOURCES)}, none, or a text to read, not {type(given).__name__}.")
     unknown = [name for name in given if name not in SECTIONS]
     if unknown:
-        raise InputError(f"A prompt has no section {unknown[0]!r}; its sections are {', '.join(SECTIONS)}.")
+        raise InputError(f"A prompt has no section {shown(unknown[0])}; its sections are {', '.join(SECTIONS)}.")
     return guided_by(typed_prompt(*(given.get(name) for name in SECTIONS)), PERSON)

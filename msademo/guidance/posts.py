@@ -13,7 +13,7 @@ from typing import Mapping
 
 import numpy as np
 
-from msademo.errors import InputError
+from msademo.errors import InputError, shown
 from msademo.features.picture import Seen
 from msademo.guidance.cache import cached
 from msademo.guidance.chat import Chat, GuidanceError
@@ -89,7 +89,7 @@ def stage_captions(source: str, rgb: np.ndarray, seen: Seen, chat: Chat | None =
     """The captions of a picture. source: "offline" or "openai"; where the latter gives none, the offline ones stand in and the note says
     why. InputError for another source."""
     if source not in CAPTION_SOURCES:
-        raise InputError(f"There are no captions called {source!r}; choose one of: {', '.join(CAPTION_SOURCES)}, or type them.")
+        raise InputError(f"There are no captions called {shown(source)}; choose one of: {', '.join(CAPTION_SOURCES)}, or type them.")
     if source == "offline":
         return offline_captions(seen)
     try:
@@ -104,7 +104,7 @@ def typed_captions(given: Mapping[str, str | None], otherwise: Captions) -> Capt
     """What a person typed, by stage, in any language; a stage left empty keeps `otherwise`'s. Nothing of it is obeyed, it is only read."""
     unknown = [stage for stage in given if stage not in STAGES]
     if unknown:
-        raise InputError(f"There is no caption called {unknown[0]!r}; the captions are {', '.join(STAGES)}.")
+        raise InputError(f"There is no caption called {shown(unknown[0])}; the captions are {', '.join(STAGES)}.")
     texts, notes = {}, []
     for stage in STAGES:
         text = given.get(stage)

@@ -40,7 +40,8 @@ class Look:
     @classmethod
     def of(cls, source: str, view: str, head, layer) -> "Look":
         """From the page's widgets, whose 0 stands for the mean and the last."""
-        return cls(source, view, int(head) or None, int(layer) or None)
+        whole = lambda value: value if isinstance(value, int) and value > 0 else None
+        return cls(str(source), str(view), whole(head), whole(layer))
 
     def within(self, alignment: Alignment) -> "Look":
         """The same look with head and layer as far as there are any."""
