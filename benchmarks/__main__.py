@@ -10,9 +10,9 @@ import sys
 import time
 from typing import Callable
 
-NAMES = ("clip", "pgmf", "post", "newcomer")
+NAMES = ("clip", "pgmf", "post", "memory", "newcomer")
 CHECKS = ("load", "faults", "fuzz")         # with options of their own; these do fail, by their exit status
-RUNS = {"newcomer": 1}          # times, where it is not 20
+RUNS = {"memory": 1, "newcomer": 1}            # times, where it is not 20
 
 
 def timed(action: Callable[[], object], runs: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
@@ -85,12 +86,23 @@ def share_cores() -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 
+def share_memory() -> None:
+    """Two heaps for all threads, unless MALLOC_ARENA_MAX says otherwise. glibc gives each of many threads its own and keeps what was freed there:
+    150 MB after every tab was used once (docs/operations.md)."""
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        try:
+            ctypes.CDLL(None).mallopt(-8, 2)        # M_ARENA_MAX
+        except (AttributeError, OSError, TypeError):
+            pass                                    # another C library, which has no such heaps
+
+
 def launch(demo: gr.Blocks, analyzer, mcp: bool = False) -> None:
     """Serve until stopped; host and port by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT. mcp: offer the endpoints as tools too; InputError where that cannot be."""
     if mcp := wanted(mcp):
         prepare()
     register()
     share_cores()
+    share_memory()
     apart.prepare()
     networking.url_ok = lambda url: True       # Gradio asks its own address for 3 s and gives up starting, which a busy machine takes longer for
     warm_in_background(analyzer)
