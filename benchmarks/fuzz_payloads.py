@@ -76,8 +76,10 @@ def judge(visitor: Visitor, asked: Request) -> Verdict:
     started = time.monotonic()
     try:
         answer = visitor.ask(asked.event, asked.data, asked.more)
-        # What the web framework cannot even write back, infinity or half a letter around the data, is a plain 500 of its own for whoever sends it.
-        what, told = (REFUSED, "status 500") if answer.status == 500 and asked.more and answer.error == "Internal Server Error" else _judged(answer)
+        # A message of another form never reaches us; where the web framework cannot even write it back, with infinity or half a letter in it, it
+        # says a plain 500 to whoever sent it.
+        foreign = bool(asked.more) or not isinstance(asked.data, list)
+        what, told = (REFUSED, "status 500") if foreign and answer.status == 500 and answer.error == "Internal Server Error" else _judged(answer)
     except httpx.TimeoutException as error:
         what, told = HANG, repr(error)
     except (httpx.HTTPError, OSError) as error:             # the connection broke off
@@ -114,7 +116,7 @@ def run(url: str, seed: int, numbers: range | list[int], clip: Path, picture: Pa
                 files = visitor.upload(clip), visitor.upload(picture)
             wanted = request(seed, number, page, asked, *files)
             verdict = judge(visitor, wanted)
-            if verdict.bad or wanted.more:                  # what is left of it, or a line that the server closed, is not for the next one
+            if verdict.bad or wanted.more or not isinstance(wanted.data, list):                  # what is left of it, or a line that the server closed, is not for the next one
                 visitor.close()
                 visitor = Visitor(page, timeout)
             yield verdict, wanted
