@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.browser import PATIENCE, ROOT, chromium, served
+from benchmarks.browser import PATIENCE, chromium, served
+from benchmarks.visitor import ROOT
 
 CLIP = ROOT / "examples" / "sad.mp4"
 ELSEWHERE = re.compile(r"""(?:src|href)\s*=\s*["'](?!data:|#)|url\(\s*["']?(?!data:)|@import|<script|<link|<iframe""", re.IGNORECASE)

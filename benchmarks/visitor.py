@@ -25,11 +25,12 @@ BUSY = re.compile(r"busy|queue is full|too many|wait", re.IGNORECASE)      # sen
 class Server:
     """app.py, listening on a free port of 127.0.0.1. Use it in a `with`: it is killed at the end, however that comes.
 
-    program: what Python runs. environment: more variables. Runs, uploads and the log lie in `folder`.
+    program: what Python runs. environment: more variables. start_s: how long it may take until it answers. Runs, uploads and the log lie in `folder`.
     """
 
-    def __init__(self, folder: Path, program: tuple[str, ...] = ("app.py",), environment: dict[str, str] | None = None, port: int | None = None):
-        self.folder, self.port, self._environment = folder, port or free_port(), environment or {}
+    def __init__(self, folder: Path, program: tuple[str, ...] = ("app.py",), environment: dict[str, str] | None = None, port: int | None = None,
+                 start_s: float | None = None):
+        self.folder, self.port, self._environment, self._start_s = folder, port or free_port(), environment or {}, start_s or START_S
         self.url, self.log = f"http://127.0.0.1:{self.port}/", folder / "server.log"
         self._command = [sys.executable, *program]
         self.process: subprocess.Popen | None = None
@@ -41,7 +42,7 @@ class Server:
             environment.pop(name, None)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self._command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        end = time.monotonic() + START_S
+        end = time.monotonic() + self._start_s
         while not self._answers():
             if time.monotonic() > end or self.process.poll() is not None:
                 told = self.log.read_text(errors="replace")[-2000:]

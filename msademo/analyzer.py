@@ -96,7 +96,7 @@ class Analyzer:
         say = say or (lambda what, share: None)
         say("Reading the file", 0.05)
         clip = load_clip(None if path is None else str(path), transcript, subtitles=subtitles, asr=asr, apart=True)
-        models = self.warm()
+        self.warm()
         audio, vision, faces, notes = empty_track(len(AUDIO_NAMES)), empty_track(len(VISION_NAMES)), None, list(clip.notes)
         if clip.audio is not None:
             say("Listening to the voice", 0.3)

@@ -234,12 +234,14 @@ def _job(kind: str, path: str | None, bounds: limits.Limits, **more) -> dict:
             "written": frames + (bounds.clip_seconds + 1) * SAMPLE_RATE * 4 + (1 << 20), **more}
 
 
+def _there(path) -> bool:
+    return isinstance(path, str) and "\0" not in path and os.path.isfile(path)
+
+
 def decode_apart(path: str, seconds: float, pixels: int) -> Media:
     """decoding.decode in a process apart."""
-    if not possible():
-        return decode(path, seconds, pixels)
-    if "\0" in path or not os.path.isfile(path):
-        return decode(path, seconds, pixels)            # which says what is wrong with the path
+    if not possible() or not _there(path):
+        return decode(path, seconds, pixels)            # which says what is wrong with a path
     bounds = limits.current()
     told, arrays = _decoder.ask(_job("clip", os.path.abspath(path), bounds, seconds=seconds, pixels=pixels), None, bounds)
     frames, times = arrays["frames"], arrays["times"]
@@ -250,14 +252,11 @@ def decode_apart(path: str, seconds: float, pixels: int) -> Media:
 
 def picture_apart(source, pixels: int) -> Picture:
     """picture.read_picture in a process apart."""
-    if not possible():
-        return read_picture(source, pixels)
-    bounds, given = limits.current(), source if isinstance(source, bytes) else None
-    if given is None:
-        path = os.fspath(source)
-        if not isinstance(path, str) or "\0" in path or not os.path.isfile(path):
-            return read_picture(source, pixels)         # which says what is wrong with the path
-    told, arrays = _decoder.ask(_job("picture", None if given is not None else os.path.abspath(path), bounds, pixels=pixels), given, bounds)
+    given = source if isinstance(source, bytes) else None
+    if not possible() or (given is None and not _there(os.fspath(source))):
+        return read_picture(source, pixels)             # which says what is wrong with a path
+    bounds = limits.current()
+    told, arrays = _decoder.ask(_job("picture", None if given is not None else os.path.abspath(source), bounds, pixels=pixels), given, bounds)
     if arrays["rgb"].shape[2] != 3 or not arrays["rgb"].size:
         raise InputError(CRASHED)
     return Picture(arrays["rgb"], told["size"], told["notes"])

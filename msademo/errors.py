@@ -6,6 +6,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 2
 
+
 class InputError(ValueError):
     """Something the user gave cannot be used. The message is one sentence: what is wrong and what to do."""
 

@@ -13,7 +13,7 @@ import torch
 
 from msademo.backbones.expression import ExpressionNet, load_expression
 from msademo.corruption import check_seed, missing
-from msademo.errors import InputError
+from msademo.errors import InputError, shown
 from msademo.features.picture import Seen, look
 from msademo.features.text import TextTokens
 from msademo.guidance.chat import Chat, ChatSettings, has_key
@@ -62,7 +62,7 @@ def check_captions(given) -> None:
     """What `captions` may be: None, a source, or texts by stage. Refused before any work is done."""
     if given is None or isinstance(given, Mapping) or given in CAPTION_SOURCES:
         return
-    told = repr(given[:60]) if isinstance(given, str) else type(given).__name__
+    told = shown(given) if isinstance(given, str) else type(given).__name__
     raise InputError(f"Captions must be {', '.join(CAPTION_SOURCES)}, or texts by stage ({', '.join(STAGES)}); {told} is neither.")
 
 

@@ -7,7 +7,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -75,3 +74,12 @@ def analyzer(checkpoints):
 def opened(analyzer):
     """The happy example, taken apart by the untrained models."""
     return analyzer.open(ROOT / "examples" / "happy.mp4", WORDS)
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    """gradio_client on what a test module serves: (analyzer, address)."""
+    from gradio_client import Client
+    client = Client(served[1], verbose=False)
+    yield client
+    client.close()

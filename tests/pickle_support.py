@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Callable, Iterator
 
 import numpy as np
+import pytest
 
 WORDS = {1: ("great", "lovely", "fun"), -1: ("awful", "boring", "bad")}
 SHAPES = {      # steps and widths of the published files: text, audio, vision
@@ -74,3 +78,13 @@ def write_bert(folder: Path, width: int = 12) -> Path:
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
     BertTokenizerFast(vocab={word: i for i, word in enumerate(VOCABULARY)}).save_pretrained(folder)
     return folder
+
+
+@contextmanager
+def loaded_once(loader: Callable, *modules) -> Iterator[Callable]:
+    """What a loader gives, kept until the block ends: each command loads its encoder, and in these modules they share it."""
+    with pytest.MonkeyPatch.context() as patch:
+        kept = cache(loader)
+        for module in modules:
+            patch.setattr(module, loader.__name__, kept)
+        yield kept

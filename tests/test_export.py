@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 from argparse import Namespace
-from functools import cache as cache_results
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 
 from msademo.corruption import MODALITIES, missing
 from msademo.features.text import load_text_encoder
-from tests.pickle_support import write_mmsa
+from tests.pickle_support import loaded_once, write_mmsa
 from train import evaluate, export_mmsa
 from train.__main__ import main
 from train.pickles import read_mmsa
@@ -21,9 +20,7 @@ from train.pickles import read_mmsa
 
 @pytest.fixture(scope="module", autouse=True)
 def one_encoder():
-    with pytest.MonkeyPatch.context() as patch:
-        loader = cache_results(load_text_encoder)
-        patch.setattr(export_mmsa, "load_text_encoder", loader)
+    with loaded_once(load_text_encoder, export_mmsa) as loader:
         yield loader
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from benchmarks import fuzz_payloads
-from benchmarks.fuzz_files import FAULT, READ, REFUSED, Child, Verdict, judge, trouble_with
+from benchmarks.fuzz_files import READ, REFUSED, Child, Verdict, judge, trouble_with
 from benchmarks.mutations import KINDS, Case, case, corpus
 from tests.ui_support import FakeAnalyzer, serving, write_clip
 

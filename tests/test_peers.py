@@ -7,12 +7,9 @@ import json
 import os
 import pickle
 import sys
-from functools import cache as cache_results
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import benchmarks.peers.__main__ as peers
 from benchmarks.peers import data as peer_data
@@ -23,6 +20,7 @@ from msademo.corruption import MODALITIES
 from msademo.errors import InputError
 from msademo.features.bundle import token_masks
 from msademo.features.text import load_text_encoder
+from tests.pickle_support import loaded_once
 from train import evaluate
 from train.export_mmsa import ratios_of
 
@@ -31,9 +29,7 @@ CASES = [(0.0, 0, "r0-d0.npz"), (0.5, 0, "r0.5-d0.npz"), (0.5, 1, "r0.5-d1.npz")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_encoder():
-    with pytest.MonkeyPatch.context() as patch:
-        loader = cache_results(load_text_encoder)
-        patch.setattr(peers, "load_text_encoder", loader)
+    with loaded_once(load_text_encoder, peers) as loader:
         yield loader
 
 

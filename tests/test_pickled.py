@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from functools import cache
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ import torch
 from msademo.checkpoint import read_checkpoint
 from msademo.corruption import MODALITIES
 from msademo.features.text import TextTokens
-from tests.pickle_support import VOCABULARY, write_bert, write_mmsa
+from tests.pickle_support import VOCABULARY, loaded_once, write_bert, write_mmsa
 from train import evaluate_pickled, loop, pickled, readers
 from train.__main__ import main
 from train.featured import featured, unit_masks
@@ -30,10 +29,7 @@ PGMF_SMALL = ["model.head_width=4", "model.alignment_feed_forward=8", "model.fus
 @pytest.fixture(scope="module", autouse=True)
 def one_encoder():
     """Each command loads its encoder; here they share it."""
-    with pytest.MonkeyPatch.context() as patch:
-        loader = cache(load_encoder)
-        for module in (pickled, evaluate_pickled):
-            patch.setattr(module, "load_encoder", loader)
+    with loaded_once(load_encoder, pickled, evaluate_pickled):
         yield
 
 

@@ -50,13 +50,6 @@ def served():
 
 
 @pytest.fixture(scope="module")
-def client(served):
-    client = Client(served[1], verbose=False)
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
 def talk(tmp_path_factory) -> str:
     return write_clip(tmp_path_factory.mktemp("clips") / "talk.mp4", 1.0)
 

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 from contextlib import redirect_stdout
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from msademo.errors import InputError
 from msademo.features.bundle import Statistics, collate, token_masks
 from msademo.features.vision import VISION_NAMES
 from tests.mediafiles import tone, write_media
-from tests.pickle_support import write_bert
+from tests.pickle_support import loaded_once, write_bert
 from train import evaluate_pickled, pickled
 from train.__main__ import main
 from train.raw import read_folder
@@ -48,10 +47,7 @@ def write_sims(folder: Path, count: int = 8) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_encoder():
-    with pytest.MonkeyPatch.context() as patch:
-        loader = cache(load_encoder)
-        for module in (pickled, evaluate_pickled):
-            patch.setattr(module, "load_encoder", loader)
+    with loaded_once(load_encoder, pickled, evaluate_pickled):
         yield
 
 

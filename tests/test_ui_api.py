@@ -4,7 +4,7 @@ import json
 import urllib.request
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
 from tests.ui_support import FakeAnalyzer, serving, write_clip
 
@@ -18,13 +18,6 @@ def served():
     demo = build_demo(analyzer)
     with serving(demo) as url:
         yield analyzer, url
-
-
-@pytest.fixture(scope="module")
-def client(served):
-    client = Client(served[1], verbose=False)
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")

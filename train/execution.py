@@ -67,8 +67,8 @@ class Execution:
         return "".join(f" --{name}" + ("" if value is True else f" {value}") for name, value in told.items())
 
 
-DEFAULTS = {"precision": "auto", "accumulate": 1, "deterministic": False, "processes": 1}
-OPTIONS = tuple(part.name for part in fields(Execution) if part.name != "processes")
+OPTIONS = {part.name: part.default for part in fields(Execution) if part.init}        # the plain run's
+DEFAULTS = {**OPTIONS, "processes": 1}
 
 
 def add_execution_arguments(parser: argparse.ArgumentParser) -> None:

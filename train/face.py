@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression
+from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionNet, load_expression, save_expression
 from msademo.checkpoint import file_hash, read_checkpoint
 from msademo.errors import InputError
 from train.execution import add_execution_arguments, execution_of

@@ -12,15 +12,11 @@ import numpy as np
 from msademo.checkpoint import file_hash
 from msademo.features.audio import AUDIO_NAMES
 from msademo.features.bundle import Features, Track
-from msademo.features.vision import VISION_NAMES
 from msademo.transcript import split_words
 from train.data import FILLER, SPLITS
 from train.featured import Featured
-from train.raw import Folder, make_features
+from train.raw import Folder, make_features, nothing
 from train.readers import Encoder, Texts, shortened
-
-NOTHING = {"audio": np.zeros((0, len(AUDIO_NAMES)), np.float32), "audio_times": np.zeros((0, 2)), "vision": np.zeros((0, len(VISION_NAMES)), np.float32),
-           "vision_times": np.zeros((0, 2)), "vision_missing": np.zeros(0, bool), "words": np.zeros(0, str)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def read_labelled(folder: Folder, encoder: Encoder, longest: Mapping[str, int] |
             continue
         items, texts, samples = [folder.items[i] for i in rows], [], []
         for i, item in zip(rows, items):
-            arrays = NOTHING
+            arrays = nothing()
             if jobs[i]:
                 with np.load(jobs[i].target) as stored:
                     arrays = dict(stored)

@@ -113,15 +113,22 @@ def own_threads(process: int) -> None:
     vision.workers.cache_clear()
 
 
+def nothing() -> dict[str, np.ndarray]:
+    """What a cache file of a clip holds, of a clip without voice, face and words."""
+    from msademo.features.audio import AUDIO_NAMES
+    from msademo.features.vision import VISION_NAMES
+    return {"audio": np.zeros((0, len(AUDIO_NAMES)), np.float32), "audio_times": np.zeros((0, 2)), "vision": np.zeros((0, len(VISION_NAMES)), np.float32),
+            "vision_times": np.zeros((0, 2)), "vision_missing": np.zeros(0, bool), "words": np.zeros(0, str)}
+
+
 def clip_arrays(path: Path, recognise: bool, network: Path) -> dict[str, np.ndarray]:
     """Voice, face and, where it is wanted, the recognised words of one file, as the demo takes a clip apart."""
-    from msademo.features.audio import AUDIO_NAMES, audio_tokens
-    from msademo.features.vision import VISION_NAMES, face_track, vision_tokens
+    from msademo.features.audio import audio_tokens
+    from msademo.features.vision import face_track, vision_tokens
     from msademo.media import load_clip
     own_threads(os.getpid())
     clip = load_clip(str(path), None if recognise else "", asr=recognise)
-    arrays = {"audio": np.zeros((0, len(AUDIO_NAMES)), np.float32), "audio_times": np.zeros((0, 2)), "vision": np.zeros((0, len(VISION_NAMES)), np.float32),
-              "vision_times": np.zeros((0, 2)), "vision_missing": np.zeros(0, bool), "words": np.array([word.text for word in clip.words], dtype=str)}
+    arrays = nothing() | {"words": np.array([word.text for word in clip.words], dtype=str)}
     if clip.audio is not None:
         heard = audio_tokens(clip.audio)
         arrays |= {"audio": heard.values.astype(np.float32), "audio_times": heard.times}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import io
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 from PIL import Image
@@ -35,12 +37,15 @@ def save(picture: bytes, name: str) -> None:
     print(name, image.size, (HERE / name).stat().st_size)
 
 
-def opened(browser, url: str, width: int, height: int, theme: str = "light", scale: int = 1):
+@contextmanager
+def opened(browser, url: str, width: int, height: int, theme: str = "light", scale: int = 1) -> Iterator:
+    """The page in a browser that has never been here, until the block ends."""
     page = browser.new_context(viewport={"width": width, "height": height}, device_scale_factor=scale, reduced_motion="reduce").new_page()
     page.set_default_timeout(1000 * PATIENCE)
     page.goto(f"{url}?__theme={theme}")
     page.get_by_role("button", name="Analyse", exact=True).wait_for()
-    return page
+    yield page
+    page.context.close()
 
 
 def put(page, name: str, value: float, shown: str) -> None:
@@ -84,41 +89,37 @@ def top(page, place: str, above: int = 12) -> None:
 
 
 def clip_still(browser, url: str) -> None:
-    page = opened(browser, url, 1280, 1760)
-    clip(page)
-    put(page, "text", 0.6, "#strip s")
-    save(page.screenshot(), "clip.webp")
-    page.context.close()
+    with opened(browser, url, 1280, 1760) as page:
+        clip(page)
+        put(page, "text", 0.6, "#strip s")
+        save(page.screenshot(), "clip.webp")
 
 
 def post_still(browser, url: str) -> None:
-    page = opened(browser, url, 1280, 1330)
-    post(page)
-    put(page, "post-linked", 0.25, "#post-left s")
-    save(page.screenshot(), "post.webp")
-    page.context.close()
+    with opened(browser, url, 1280, 1330) as page:
+        post(page)
+        put(page, "post-linked", 0.25, "#post-left s")
+        save(page.screenshot(), "post.webp")
 
 
 def errors_stills(browser, url: str) -> None:
-    page = opened(browser, url, 1280, 1330)
-    errors(page)
-    worst(page)
-    box = page.locator("#study-results").bounding_box()
-    column = {"x": box["x"] - 12, "y": 0, "width": box["width"] + 24, "height": 1330}
-    top(page, "#study-confusion", 60)
-    save(page.screenshot(clip=column), "errors.webp")
-    top(page, "#study-item")
-    save(page.screenshot(clip=column), "worst.webp")
-    page.context.close()
+    with opened(browser, url, 1280, 1330) as page:
+        errors(page)
+        worst(page)
+        box = page.locator("#study-results").bounding_box()
+        column = {"x": box["x"] - 12, "y": 0, "width": box["width"] + 24, "height": 1330}
+        top(page, "#study-confusion", 60)
+        save(page.screenshot(clip=column), "errors.webp")
+        top(page, "#study-item")
+        save(page.screenshot(clip=column), "worst.webp")
 
 
 def phone_still(browser, url: str) -> None:
-    page = opened(browser, url, 390, 844, "dark", 2)
-    clip(page, "Conflict: glad words, sad face")
-    put(page, "linked", 0.5, "#strip s")
-    top(page, "#score")
-    save(page.screenshot(), "phone.webp")
-    page.context.close()
+    with opened(browser, url, 390, 844, "dark", 2) as page:
+        clip(page, "Conflict: glad words, sad face")
+        put(page, "linked", 0.5, "#strip s")
+        top(page, "#score")
+        save(page.screenshot(), "phone.webp")
 
 
 class Film:
@@ -180,37 +181,36 @@ class Film:
 
 def film(browser, url: str) -> None:
     """An example is clicked, its words are taken away, the maps change; a post; the errors of a set."""
-    page = opened(browser, url, 1280, 756)              # so low that the sliders do not stay in sight and the maps have the room
-    errors(page)                            # which takes half a minute that nobody wants to see
-    page.get_by_role("tab", name="Clip").click()
-    taking = Film(page)
-    taking.shoot(2 * STEP)
-    taking.click(page.get_by_role("button", name="Conflict: glad words, sad face"))
-    page.locator("#curve .js-plotly-plot .legend").wait_for()
-    page.evaluate("scrollTo(0, 0)")
-    taking.shoot(5 * STEP)
-    taking.drag("text", (0.2, 0.4, 0.6, 0.8, 1.0), "#strip")
-    taking.drag("text", (0.5,), "#strip")
-    taking.scroll("#msa-map")
-    page.wait_for_timeout(600)
-    taking.shoot(7 * STEP)
-    page.evaluate("scrollTo(0, 0)")
-    taking.click(page.get_by_role("tab", name="Post"))
-    taking.click(page.get_by_role("button", name="Conflict: bitter words, pretty cup"))
-    page.locator("#post-curve .js-plotly-plot .legend").wait_for()
-    page.evaluate("scrollTo(0, 0)")
-    taking.shoot(5 * STEP)
-    taking.drag("post-missing-text", (0.4, 0.8), "#post-left")
-    taking.scroll("#post-overlays")
-    taking.shoot(6 * STEP)
-    page.evaluate("scrollTo(0, 0)")
-    taking.click(page.get_by_role("tab", name="Errors"))
-    taking.scroll("#study-confusion")
-    taking.shoot(4 * STEP)
-    worst(page)
-    top(page, "#study-item")
-    taking.shoot(8 * STEP)
-    page.context.close()
+    with opened(browser, url, 1280, 756) as page:              # so low that the sliders do not stay in sight and the maps have the room
+        errors(page)                            # which takes half a minute that nobody wants to see
+        page.get_by_role("tab", name="Clip").click()
+        taking = Film(page)
+        taking.shoot(2 * STEP)
+        taking.click(page.get_by_role("button", name="Conflict: glad words, sad face"))
+        page.locator("#curve .js-plotly-plot .legend").wait_for()
+        page.evaluate("scrollTo(0, 0)")
+        taking.shoot(5 * STEP)
+        taking.drag("text", (0.2, 0.4, 0.6, 0.8, 1.0), "#strip")
+        taking.drag("text", (0.5,), "#strip")
+        taking.scroll("#msa-map")
+        page.wait_for_timeout(600)
+        taking.shoot(7 * STEP)
+        page.evaluate("scrollTo(0, 0)")
+        taking.click(page.get_by_role("tab", name="Post"))
+        taking.click(page.get_by_role("button", name="Conflict: bitter words, pretty cup"))
+        page.locator("#post-curve .js-plotly-plot .legend").wait_for()
+        page.evaluate("scrollTo(0, 0)")
+        taking.shoot(5 * STEP)
+        taking.drag("post-missing-text", (0.4, 0.8), "#post-left")
+        taking.scroll("#post-overlays")
+        taking.shoot(6 * STEP)
+        page.evaluate("scrollTo(0, 0)")
+        taking.click(page.get_by_role("tab", name="Errors"))
+        taking.scroll("#study-confusion")
+        taking.shoot(4 * STEP)
+        worst(page)
+        top(page, "#study-item")
+        taking.shoot(8 * STEP)
     taking.save("tour.gif")
 
 

@@ -236,8 +236,8 @@ def folder_sets(folder: Path | None) -> dict[str, Path]:
     return found
 
 
-def inside(root: Path, file: str) -> Path | None:
-    """The file in a set's folder; None when it is not there, or lies outside by a link."""
+def inside(root: Path, file: str | Path) -> Path | None:
+    """The file in a folder, by its real path; None when it is not there, or lies outside, be it by a link."""
     path = (root / file).resolve()
     return path if path.is_relative_to(root.resolve()) and path.is_file() else None
 

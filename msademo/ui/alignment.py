@@ -12,7 +12,7 @@ from typing import Mapping
 import numpy as np
 
 from msademo.explain import Alignment, Comparison
-from msademo.ui.figures import CLEAR, LAYOUT, NAMES, shown_labels
+from msademo.ui.figures import LAYOUT, NAMES, shown_labels
 from msademo.ui.pictures import frame_pictures
 
 VIEWS = {"told": "teacher with − without prompt", "distilled": "teacher − student", "teacher": "teacher with prompt",

@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
 from typing import Awaitable, Callable
 
 from gradio.utils import get_upload_folder
 
 from msademo import limits
+from msademo.study.sets import inside
 from msademo.ui import access, visitors
 from msademo.ui.examples import EXAMPLES
 from msademo.ui.guard import too_many
@@ -52,8 +54,7 @@ def served(path: str) -> bool:
     """Is it a file of the examples, an upload or a copy that the page made? Links are followed first, and what looks like an address of another
     server is a path like any other, which is not there: nothing is fetched."""
     try:
-        real = os.path.realpath(path)
-        return os.path.isfile(real) and any(real.startswith(os.path.realpath(folder) + os.sep) for folder in (EXAMPLES, get_upload_folder()))
+        return any(inside(Path(folder), Path.cwd() / path) for folder in (EXAMPLES, get_upload_folder()))
     except (OSError, ValueError):
         return False
 

@@ -28,10 +28,15 @@ def too_many(wait: int) -> str:
             f"second{'' if wait == 1 else 's'} and try again.")
 
 
+def asking():
+    """The request whose event goes on; None outside of one."""
+    request = LocalContext.request.get(None)
+    return request[0] if isinstance(request, list) and request else request
+
+
 def spend(cost: int) -> None:
     """Count so many requests for the visitor whose event goes on; Busy where that is too many. Outside of an event nothing is counted."""
-    request = LocalContext.request.get(None)
-    request = request[0] if isinstance(request, list) and request else request
+    request = asking()
     if not cost or request is None or getattr(request, "client", None) is None:
         return
     allowed = limits.current().per_minute

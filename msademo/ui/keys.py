@@ -12,6 +12,7 @@ from gradio.context import LocalContext
 
 from msademo.errors import InputError
 from msademo.guidance.chat import ChatSettings, has_key, usable_key
+from msademo.ui.guard import asking
 
 
 def host() -> str | None:
@@ -35,7 +36,7 @@ def key_field(name: str, writer, gets: str) -> gr.Textbox:
 
 def _forget(field: gr.Textbox) -> None:
     """Out of the session that Gradio keeps for this page."""
-    request, demo = LocalContext.request.get(None), LocalContext.blocks.get(None)
+    request, demo = asking(), LocalContext.blocks.get(None)
     holder = getattr(demo, "state_holder", None)
     if holder is None or request is None or request.session_hash not in holder:
         return

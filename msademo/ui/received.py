@@ -14,7 +14,9 @@ from urllib.parse import unquote
 
 from gradio.utils import get_upload_folder
 
+from msademo import temporary
 from msademo.errors import InputError
+from msademo.study.sets import inside
 
 MOST_BYTES = 50_000_000         # of a file written out in a call, which goes through memory several times
 UPLOADED = "/gradio_api/file="
@@ -31,11 +33,10 @@ def name_of(given) -> str | None:
 def _uploaded(path: str) -> str:
     """The real path of an uploaded file. Whether another file is there or not is told to nobody."""
     try:
-        found, folder = Path(path).resolve(), Path(get_upload_folder()).resolve()
-        inside = folder in found.parents and found.is_file()
+        found = inside(Path(get_upload_folder()), Path.cwd() / path)
     except (OSError, ValueError):           # no path at all: too long, or with a zero byte
-        inside = False
-    if not inside:
+        found = None
+    if found is None:
         raise InputError(ELSEWHERE)
     return str(found)
 
@@ -71,10 +72,10 @@ def received(given) -> Iterator[str | None]:
         yield _uploaded(unquote(path.partition(UPLOADED)[2]) if path.startswith(("http://", "https://")) and UPLOADED in path else path)
         return
     content, ending = _written_out(path)
-    handle, temporary = tempfile.mkstemp(prefix="msademo-", suffix=ending)
+    handle, name = tempfile.mkstemp(suffix=ending, dir=temporary.folder())
     try:
         with open(handle, "wb") as file:
             file.write(content)
-        yield temporary
+        yield name
     finally:
-        os.unlink(temporary)
+        os.unlink(name)
