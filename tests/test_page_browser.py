@@ -166,6 +166,15 @@ def test_a_recording_of_the_camera_gets_an_answer_or_one_sentence(served, chromi
     browser.close()
 
 
+def test_nothing_of_a_visit_is_recorded(visit):
+    """Neither the screen, which the server would be sent a film of, nor the calls, which Gradio would keep in the browser."""
+    page = visit()
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_text("Display Theme").wait_for()
+    assert page.locator(".record-button").count() == 1 and not page.locator(".record-button").is_visible()
+    assert page.evaluate("window.gradio_config.run_history") is False
+
+
 def test_first_sight_is_soon_and_light(served, chromium):
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page, loaded, asked = context.new_page(), [], []

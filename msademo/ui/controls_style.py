@@ -10,6 +10,9 @@ CONTROLS_CSS = """
 .gradio-container button.sm.msa-example { border-color: var(--color-accent); border-radius: 999px; }
 .gradio-container .msa-examples { gap: .45rem; }
 
+/* Gradio's screen recorder sends its film to the server, which takes none. */
+.banner-wrap:has(.record-button) { display: none; }
+
 .gradio-container time, .gradio-container .playback > span { color: var(--body-text-color-subdued) !important; }
 
 /* An empty line or plot of the page takes no room; one that something is on its way to takes enough for the progress. */

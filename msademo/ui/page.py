@@ -58,7 +58,6 @@ def build_demo(analyzer, sets: str | None = None) -> gr.Blocks:
         add_clip_api(analyzer)
         add_post_api(analyzer)
         add_batch_api(analyzer)
-    demo.run_history = False            # Gradio's own, in a visitor's account elsewhere
     demo.sweep = lambda: sweeper.sweep(demo, desk.store.tidy)
     return demo
 

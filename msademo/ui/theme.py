@@ -130,4 +130,5 @@ def launch_options() -> dict:
     theme = gr.themes.Default(primary_hue="blue", secondary_hue="orange", neutral_hue="slate", font=_FONTS, font_mono=_MONO).set(**_CONTRAST)
     return {"theme": theme, "css": CSS + CONTROLS_CSS + POST_CSS + STUDY_CSS, "head": HEAD, "allowed_paths": [str(EXAMPLES)], "max_file_size": f"{limits.current().upload_mb}mb", "show_error": True,
             "auth": admits if access.current().login else None,
-            "app_kwargs": {"routes": openapi.routes(), "middleware": [Middleware(Gate)]}, "share": False, "ssr_mode": False, "state_session_capacity": 100, "footer_links": ["api", "settings"]}
+            "app_kwargs": {"routes": openapi.routes(), "middleware": [Middleware(Gate)]}, "share": False, "ssr_mode": False, "state_session_capacity": 100, "footer_links": ["api", "settings"],
+            "run_history": False}           # Gradio would keep every call in the browser, words and answers
