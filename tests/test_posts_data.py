@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -258,6 +259,11 @@ def test_trains_and_evaluates_from_the_command_line(posts, tmp_path, capsys):
     assert whole["fusion"] == report["fusion"] and gone["image"] == report["image"]
     assert gone["fusion"] == report["image"], "without a word the fusion is the image path"
     assert report["rates"]["both"][2]["fusion"]["accuracy"] == pytest.approx(1 / 3), "nothing is left: the most frequent class"
+    own = tmp_path / "own"                                # the same posts as a table of one's own
+    write_csv(own / "labels.csv", ("file", "text", "label", "split"), [(f"images/{key}.jpg", text, label, "test") for key, _, label, text in rows])
+    shutil.copytree(posts / "images", own / "images")
+    assert main(["evaluate", str(tmp_path / "spro.safetensors"), "--data", str(own), "--split", "test", "--rates", "0", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["fusion"] == report["fusion"]
 
 
 def test_trains_by_a_configuration_and_its_changes(posts, tmp_path):

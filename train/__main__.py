@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib
 import os
 import sys
@@ -38,6 +39,16 @@ CONFIGURED = {"pglh": "train.pickled", "pgmf-teacher": "train.pickled", "pgmf-st
 LABELLED = ("labels.csv", "label.csv")              # what a folder of labelled clips has and the composed corpus's has not
 
 
+def names_classes(table: Path) -> bool:
+    """Does a labels.csv begin with a class, as posts have, and not with a score, as clips have?"""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            label = (next(csv.DictReader(file), {}).get("label") or "").strip().lower()
+    except (OSError, ValueError, csv.Error):        # whoever reads the whole table tells what is wrong with it
+        return False
+    return label in ("negative", "neutral", "positive")
+
+
 def is_configured(words: list[str]) -> bool:
     """Does the command line ask for the other job?"""
     if any(word.split("=")[0] in ("--pickle", "--config") for word in words):
@@ -45,7 +56,9 @@ def is_configured(words: list[str]) -> bool:
     probe = argparse.ArgumentParser(add_help=False)
     probe.add_argument("--data", nargs="?")
     data = probe.parse_known_args(words)[0].data
-    return bool(data) and "spro" not in words and any((Path(data) / name).is_file() for name in LABELLED)
+    if not data or "spro" in words:
+        return False
+    return any((Path(data) / name).is_file() and not ("evaluate" in words and names_classes(Path(data) / name)) for name in LABELLED)
 
 
 def main(argv: list[str] | None = None) -> int:
