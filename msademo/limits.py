@@ -35,6 +35,7 @@ class Limits:
     per_minute: int = _of(120, 1, 100_000, "requests a minute of one visitor")
     queue: int = _of(64, 1, 10_000, "requests waiting at the same time")
     keep_hours: float = _of(6.0, 0.001, 720.0, "hours until uploads and opened clips and posts go")
+    opened_mb: int = _of(1000, 10, 100_000, "megabytes of all opened clips that wait for their visitors' next move")
     run_hours: float = _of(24.0, 0.001, 720.0, "hours until runs go where nothing is kept")
     decode_seconds: int = _of(90, 1, 3600, "seconds that reading one file may take")
     decode_mb: int = _of(2048, 128, 65_536, "megabytes of memory that reading one file may take")

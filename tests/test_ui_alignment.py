@@ -19,6 +19,7 @@ from msademo.ui import clip_prompt
 from msademo.ui.alignment import COLUMNS, VIEWS, Look
 from msademo.ui.clip_panels import Controls, Opened, first_boxes, map_panel, update
 from msademo.ui.figures import plot
+from msademo.ui.shelf import Kept
 
 go = pytest.importorskip("plotly.graph_objects", reason="plotly checks the figures")
 
@@ -134,7 +135,7 @@ def test_another_look_asks_no_model():
 
 
 def test_the_boxes_hold_what_the_teacher_reads():
-    opened = Opened("a.mp4", "words", clip())
+    opened = Opened("a.mp4", "words", Kept(clip()))
     own = clip_prompt.sections(opened.clip.guidance)
     assert clip_prompt.told_now(opened.written, own) is opened.clip.guidance
     assert clip_prompt.told_now(opened.written, [f"{text} \r\n" for text in own]) is opened.clip.guidance       # a browser's line ends
@@ -147,7 +148,7 @@ def test_the_boxes_hold_what_the_teacher_reads():
 
 
 def test_typed_boxes_outlive_new_words_but_not_a_new_clip():
-    before, same, other = Opened("a.mp4", "words", clip()), Opened("a.mp4", "other words", clip(words=3)), Opened("b.mp4", "words", clip(words=2))
+    before, same, other = Opened("a.mp4", "words", Kept(clip())), Opened("a.mp4", "other words", Kept(clip(words=3))), Opened("b.mp4", "words", Kept(clip(words=2)))
     typed, own = ("I see", "", ""), clip_prompt.sections(before.clip.guidance)
     assert first_boxes(before, same, typed) == typed and first_boxes(before, same, own) == clip_prompt.sections(same.clip.guidance)
     assert first_boxes(before, other, typed) == clip_prompt.sections(other.clip.guidance) == first_boxes(None, other, ("", "", ""))

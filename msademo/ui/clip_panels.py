@@ -23,6 +23,7 @@ from msademo.ui.clip_layout import ALIKE
 from msademo.ui.clip_prompt import Sections, sections, told_now, told_panel, wording
 from msademo.ui.guard import quiet
 from msademo.ui.scales import scales
+from msademo.ui.shelf import Kept
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,17 @@ class Opened:
 
     path: str | None
     shown: str
-    clip: object
+    kept: Kept
     token: str = field(default_factory=lambda: uuid4().hex)
     written: dict[Sections, Guidance] = field(default_factory=dict, compare=False)
 
     def __post_init__(self):
         self.keep(self.clip.guidance)
+
+    @property
+    def clip(self):
+        """The OpenedClip; InputError if it had to make room."""
+        return self.kept.clip
 
     def keep(self, guidance: Guidance) -> Sections:
         """Remember a prompt by what the boxes show of it, which is given back."""
@@ -166,12 +172,12 @@ def open_clip(analyzer, before: Opened | None, video: str | None, sound: str | N
     path, given = video or sound, (transcript or "").strip()
     if path is None and not given:
         raise InputError("There is nothing to analyse yet; click an example, upload or record a clip, or type some words.")
-    if before is not None and before.path == path and path is not None and given:
+    if before is not None and before.kept.here and before.path == path and path is not None and given:
         if given == before.shown:
             return before
-        return Opened(path, given, analyzer.with_transcript(before.clip, given))
+        return Opened(path, given, Kept(analyzer.with_transcript(before.clip, given)))
     clip = analyzer.open(path, transcript=given or None, say=say)
-    return Opened(path, given or " ".join(word.text for word in clip.clip.words), clip)
+    return Opened(path, given or " ".join(word.text for word in clip.clip.words), Kept(clip))
 
 
 def first_boxes(before: Opened | None, now: Opened, boxes) -> Sections:

@@ -15,6 +15,7 @@ from msademo.study.store import Run
 from msademo.ui import clip_panels, post_figures, post_tab, study_view
 from msademo.ui.alignment import Look
 from msademo.ui.clip_panels import PANELS, Controls
+from msademo.ui.shelf import Kept
 
 SOUND = frozenset({".wav", ".mp3", ".m4a"})
 POST_PANELS = ("answer", *post_tab.DETAILS, "curve", "curve_text")
@@ -102,7 +103,7 @@ def show(desk: Desk, run: Run, number: int, say) -> tuple[list, object]:
         panels, _ = clip_panels.update(analyzer, opened, wish, look=Look("vision" if len(opened.clip.frames) else "audio"))
         copy = None if path is None else served(path)
         is_sound = path is not None and path.suffix.lower() in SOUND
-        return [*head(True, None if is_sound else copy, copy if is_sound else None), *panels.values(), *skipped[PANELS:]], opened
+        return [*head(True, None if is_sound else copy, copy if is_sound else None), *panels.values(), *skipped[PANELS:]], Kept(opened)
     opened = post_tab.Opened(None, stored.item.text or "", analyzer.posts.open(None if path is None else str(path), stored.item.text or "", say=say))
     result = analyzer.posts.analyze(opened.post, wish.missing, wish.seed)
     curve = post_tab.curve_panel(None, wish, None)
@@ -113,8 +114,8 @@ def curves(desk: Desk, run: Run, opened) -> list:
     """Figure and sentence of the clip's curve and of the post's; drawn after the item is shown, for it takes fifty masks."""
     wish = wish_of(run)
     if run.kind == CLIP:
-        curve = desk.analyzer.curve(opened, seed=wish.seed)
-        score = desk.analyzer.analyze(opened, missing=wish.missing, seed=wish.seed, models="pglh").score
+        curve = desk.analyzer.curve(opened.clip, seed=wish.seed)
+        score = desk.analyzer.analyze(opened.clip, missing=wish.missing, seed=wish.seed, models="pglh").score
         return [*clip_panels.curve_panel(curve, wish, score), gr.skip(), gr.skip()]
     post, probability = opened
     return [gr.skip(), gr.skip(), *post_tab.curve_panel(desk.analyzer.posts.curve(post.post, seed=wish.seed), wish, probability)]
