@@ -17,9 +17,9 @@ from msademo.guidance.prompt import Prompt
 from msademo.ui import alignment as panel
 from msademo.ui import clip_prompt
 from msademo.ui.alignment import COLUMNS, VIEWS, Look
-from msademo.ui.clip_panels import Controls, Opened, first_boxes, map_panel, update
+from msademo.ui.clip_panels import Controls, Opened, curve_key, first_boxes, map_panel, still_true, update
 from msademo.ui.figures import plot
-from msademo.ui.shelf import Kept
+from msademo.ui.room import Kept
 
 go = pytest.importorskip("plotly.graph_objects", reason="plotly checks the figures")
 
@@ -153,6 +153,14 @@ def test_typed_boxes_outlive_new_words_but_not_a_new_clip():
     assert first_boxes(before, same, typed) == typed and first_boxes(before, same, own) == clip_prompt.sections(same.clip.guidance)
     assert first_boxes(before, other, typed) == clip_prompt.sections(other.clip.guidance) == first_boxes(None, other, ("", "", ""))
     assert first_boxes(before, before, ("", "", "")) == ("", "", "")            # nothing, if that is what the person wants
+
+
+def test_a_curve_is_of_its_clip_kind_seed_and_checkpoint():
+    opened, other = Opened("a.mp4", "words", Kept(clip())), Opened("a.mp4", "words", Kept(clip()))
+    drawn = (curve_key(opened, Controls(), "pglh.safetensors"), "the curve")
+    assert still_true(drawn, opened, Controls(), "pglh.safetensors") == "the curve"
+    assert still_true(drawn, opened, Controls(), "pglh_b.safetensors") is still_true(drawn, other, Controls(), "pglh.safetensors") is None
+    assert still_true(drawn, opened, Controls(seed=2), "pglh.safetensors") is still_true(None, opened, Controls(), "pglh.safetensors") is None
 
 
 @pytest.mark.parametrize("guidance, said", [

@@ -23,11 +23,18 @@ from msademo.post_analyzer import PostAnalyzer
 from msademo.ui import post_figures
 from msademo.ui.examples import examples
 from msademo.ui.page import build_demo
-from msademo.ui.post_tab import Wish, open_post
+from msademo.ui.post_tab import Opened, Wish, open_post, still_true
 
 plotly = pytest.importorskip("plotly.graph_objects")
 EXAMPLES = examples(index="posts.json")
 in_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium here; install it or name it in CHROMIUM")
+
+
+def test_a_curve_is_of_its_post_seed_and_checkpoint():
+    opened = Opened("a.jpg", "words", None)
+    drawn = ((opened.token, Wish().seed, "spro.safetensors"), "the curve")
+    assert still_true(drawn, opened, Wish(), "spro.safetensors") == "the curve"
+    assert still_true(drawn, opened, Wish(), "spro_b.safetensors") is None
 
 
 class WithPosts(FakeAnalyzer):

@@ -23,7 +23,7 @@ from msademo.ui.clip_layout import ALIKE
 from msademo.ui.clip_prompt import Sections, sections, told_now, told_panel, wording
 from msademo.ui.guard import quiet
 from msademo.ui.scales import scales
-from msademo.ui.shelf import Kept
+from msademo.ui.room import Kept
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,14 @@ class Opened:
         return shown
 
 
-def curve_key(opened: Opened, controls: Controls) -> tuple[str, str, int]:
-    """What a robustness curve was drawn for."""
-    return opened.token, controls.curve_kind, controls.seed
+def curve_key(opened: Opened, controls: Controls, checkpoint: str) -> tuple[str, str, int, str]:
+    """What a robustness curve was drawn for. checkpoint: the file that PGLH comes from."""
+    return opened.token, controls.curve_kind, controls.seed, checkpoint
 
 
-def still_true(drawn: tuple | None, opened: Opened | None, controls: Controls) -> Curve | None:
-    """The curve last drawn, if it is of this clip, kind and seed: one asked for earlier may arrive after they changed."""
-    return drawn[1] if drawn is not None and opened is not None and drawn[0] == curve_key(opened, controls) else None
+def still_true(drawn: tuple | None, opened: Opened | None, controls: Controls, checkpoint: str) -> Curve | None:
+    """The curve last drawn, if it is of this clip, kind, seed and checkpoint: one asked for earlier may arrive after they changed."""
+    return drawn[1] if drawn is not None and opened is not None and drawn[0] == curve_key(opened, controls, checkpoint) else None
 
 
 def caption(text: str) -> str:

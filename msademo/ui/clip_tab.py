@@ -56,6 +56,10 @@ def build_clip_tab(analyzer) -> dict:
         at = len(controls)
         return Controls.of(*values[:at]), tuple(values[at:at + 3]), Look.of(*values[at + 3:])
 
+    def checkpoint() -> str:
+        """Where PGLH comes from now, which the curve is of."""
+        return analyzer.shelf.files["pglh"]
+
     def open_and_show(before, video, sound, transcript, *values, progress=gr.Progress()):
         chosen, typed, seen = split(values)
         now = open_clip(analyzer, before, video, sound, transcript, lambda what, share: progress(share, desc=what))
@@ -73,7 +77,7 @@ def build_clip_tab(analyzer) -> dict:
                 raise InputError(PUT_AWAY)
             return [gr.skip()] * (3 + PANELS)
         chosen, typed, seen = split(values)
-        shown, result = update(analyzer, opened.clip, chosen, still_true(curve, opened, chosen), told_now(opened.written, typed), seen)
+        shown, result = update(analyzer, opened.clip, chosen, still_true(curve, opened, chosen, checkpoint()), told_now(opened.written, typed), seen)
         return ("", result.predictions["pglh"].score, result.alignments, *shown.values())
 
     def look_elsewhere(opened, drawn, *values):
@@ -90,13 +94,13 @@ def build_clip_tab(analyzer) -> dict:
 
     def draw_curve(opened, curve, *values):
         chosen = Controls.of(*values)
-        if opened is None or still_true(curve, opened, chosen) is not None:
+        if opened is None or still_true(curve, opened, chosen, checkpoint()) is not None:
             return gr.skip(), gr.skip()
-        return gr.skip(), (curve_key(opened, chosen), analyzer.curve(opened.clip, kind=chosen.curve_kind, seed=chosen.seed))
+        return gr.skip(), (curve_key(opened, chosen, checkpoint()), analyzer.curve(opened.clip, kind=chosen.curve_kind, seed=chosen.seed))
 
     def place_curve(opened, drawn, score, *values):
         chosen = Controls.of(*values)
-        curve = still_true(drawn, opened, chosen)
+        curve = still_true(drawn, opened, chosen, checkpoint())
         return gr.skip(), *([gr.skip()] * 2 if curve is None or score is None else curve_panel(curve, chosen, score))
 
     def link(linked, before):

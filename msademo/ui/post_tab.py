@@ -88,9 +88,9 @@ def curve_panel(curve: PostCurve | None, wish: Wish, result_probability: float |
             f'<p class="msa-say">{post_figures.curve_sentence(curve, wish.shared, result_probability)}</p>')
 
 
-def still_true(drawn: tuple | None, opened: Opened | None, wish: Wish) -> PostCurve | None:
-    """The curve last drawn, if it is of this post and seed: one asked for earlier may arrive after they changed."""
-    return drawn[1] if drawn is not None and opened is not None and drawn[0] == (opened.token, wish.seed) else None
+def still_true(drawn: tuple | None, opened: Opened | None, wish: Wish, checkpoint: str) -> PostCurve | None:
+    """The curve last drawn, if it is of this post, seed and checkpoint: one asked for earlier may arrive after they changed."""
+    return drawn[1] if drawn is not None and opened is not None and drawn[0] == (opened.token, wish.seed, checkpoint) else None
 
 
 def on_curve(result: PostResult) -> float:
@@ -109,7 +109,7 @@ def build_post_tab(analyzer) -> dict | None:
         return None
     rest = limits.current().rest_seconds
     opened = gr.State(None, time_to_live=rest)                  # Opened
-    curve = gr.State(None, time_to_live=rest)                   # ((token, seed), PostCurve)
+    curve = gr.State(None, time_to_live=rest)                   # ((token, seed, checkpoint), PostCurve)
     probability = gr.State(None, time_to_live=rest)             # on the page, of the complete post's class
     linked_at = gr.State(0.0)                                   # where the linked slider was left
     with gr.Row():
@@ -134,7 +134,7 @@ def build_post_tab(analyzer) -> dict | None:
             return
         wish = Wish.of(*values)
         result = posts.analyze(opened.post, wish.missing, wish.seed, overlays=False)
-        known = still_true(drawn, opened, wish)
+        known = still_true(drawn, opened, wish, posts.file)
         yield ("", on_curve(result), post_figures.answer(result), *curve_panel(known, wish, on_curve(result)), *[gr.skip()] * len(DETAILS))
         yield (*[gr.skip()] * 5, *details(opened, posts.analyze(opened.post, wish.missing, wish.seed)))
 
@@ -150,13 +150,13 @@ def build_post_tab(analyzer) -> dict | None:
 
     def draw_curve(opened, drawn, *values):
         wish = Wish.of(*values)
-        if opened is None or still_true(drawn, opened, wish) is not None:
+        if opened is None or still_true(drawn, opened, wish, posts.file) is not None:
             return gr.skip(), gr.skip()
-        return gr.skip(), ((opened.token, wish.seed), posts.curve(opened.post, seed=wish.seed))
+        return gr.skip(), ((opened.token, wish.seed, posts.file), posts.curve(opened.post, seed=wish.seed))
 
     def place_curve(opened, drawn, probability, *values):
         wish = Wish.of(*values)
-        known = still_true(drawn, opened, wish)
+        known = still_true(drawn, opened, wish, posts.file)
         return gr.skip(), *([gr.skip()] * 2 if known is None or probability is None else curve_panel(known, wish, probability))
 
     def link(linked, before):

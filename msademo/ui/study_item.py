@@ -15,7 +15,7 @@ from msademo.study.store import Run
 from msademo.ui import clip_panels, post_figures, post_tab, study_view
 from msademo.ui.alignment import Look
 from msademo.ui.clip_panels import PANELS, Controls
-from msademo.ui.shelf import Kept
+from msademo.ui.room import Kept
 
 SOUND = frozenset({".wav", ".mp3", ".m4a"})
 POST_PANELS = ("answer", *post_tab.DETAILS, "curve", "curve_text")

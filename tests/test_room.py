@@ -10,7 +10,7 @@ from msademo import limits
 from msademo.errors import InputError
 from msademo.limits import Limits
 from msademo.ui.clip_panels import Opened, open_clip
-from msademo.ui.shelf import Kept, Shelf
+from msademo.ui.room import Kept, Room
 
 
 def opened_clip(megabytes: float):
@@ -20,40 +20,40 @@ def opened_clip(megabytes: float):
 
 
 @pytest.fixture
-def shelf(monkeypatch):
+def room(monkeypatch):
     monkeypatch.setattr(limits, "current", lambda: Limits(opened_mb=10))
-    return Shelf()
+    return Room()
 
 
-def test_the_longest_untouched_makes_room(shelf):
-    first, second = Kept(opened_clip(4), shelf), Kept(opened_clip(4), shelf)
-    assert first.clip is not None and shelf.weight == 8e6       # the first was touched last
-    third = Kept(opened_clip(4), shelf)
-    assert shelf.weight == 8e6 and (first.here, second.here, third.here) == (True, False, True)
+def test_the_longest_untouched_makes_room(room):
+    first, second = Kept(opened_clip(4), room), Kept(opened_clip(4), room)
+    assert first.clip is not None and room.weight == 8e6       # the first was touched last
+    third = Kept(opened_clip(4), room)
+    assert room.weight == 8e6 and (first.here, second.here, third.here) == (True, False, True)
     with pytest.raises(InputError, match="open it again"):
         second.clip
 
 
-def test_one_that_is_heavier_than_all_the_room_stays_alone(shelf):
-    small, large = Kept(opened_clip(1), shelf), Kept(opened_clip(50), shelf)
+def test_one_that_is_heavier_than_all_the_room_stays_alone(room):
+    small, large = Kept(opened_clip(1), room), Kept(opened_clip(50), room)
     assert not small.here and large.here
-    assert Kept(opened_clip(1), shelf).here and not large.here
+    assert Kept(opened_clip(1), room).here and not large.here
 
 
-def test_what_is_forgotten_weighs_nothing(shelf):
-    kept = [Kept(opened_clip(3), shelf) for _ in range(3)]
+def test_what_is_forgotten_weighs_nothing(room):
+    kept = [Kept(opened_clip(3), room) for _ in range(3)]
     del kept[1]
     gc.collect()
-    assert shelf.weight == 6e6
-    assert Kept(opened_clip(3), shelf).here and all(one.here for one in kept)
+    assert room.weight == 6e6
+    assert Kept(opened_clip(3), room).here and all(one.here for one in kept)
 
 
-def test_a_clip_that_was_put_away_is_opened_again(shelf, monkeypatch):
+def test_a_clip_that_was_put_away_is_opened_again(room, monkeypatch):
     monkeypatch.setattr(Opened, "keep", lambda self, guidance: None)
     asked = []
     analyzer = SimpleNamespace(open=lambda path, transcript, say: asked.append(path) or opened_clip(1), with_transcript=lambda clip, given: clip)
-    before = Opened("a.mp4", "words", Kept(opened_clip(8), shelf))
+    before = Opened("a.mp4", "words", Kept(opened_clip(8), room))
     assert open_clip(analyzer, before, "a.mp4", None, "words", print) is before and not asked
-    Kept(opened_clip(8), shelf)
+    Kept(opened_clip(8), room)
     again = open_clip(analyzer, before, "a.mp4", None, "words", print)
     assert asked == ["a.mp4"] and again is not before and again.clip is not None

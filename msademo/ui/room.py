@@ -16,7 +16,7 @@ from msademo.errors import InputError
 PUT_AWAY = "This clip was put away to make room for other visitors; open it again."
 
 
-class Shelf:
+class Room:
     """Counts what rests. It owns nothing: what its owner forgets is gone, and no longer counts."""
 
     def __init__(self):
@@ -48,16 +48,16 @@ class Shelf:
             self._rests.pop(key, None)
 
 
-SHELF = Shelf()             # of this process
+ROOM = Room()             # of this process
 
 
 class Kept:
-    """One opened clip (msademo.analyzer.OpenedClip) on the shelf."""
+    """One opened clip (msademo.analyzer.OpenedClip) in the room there is."""
 
-    def __init__(self, clip, shelf: Shelf = SHELF):
-        self._thing, self._shelf = clip, shelf
+    def __init__(self, clip, room: Room = ROOM):
+        self._thing, self._room = clip, room
         media = getattr(clip, "clip", None)
-        shelf.put(self, sum(array.nbytes for array in (getattr(media, "frames", None), getattr(media, "audio", None)) if array is not None))
+        room.put(self, sum(array.nbytes for array in (getattr(media, "frames", None), getattr(media, "audio", None)) if array is not None))
 
     @property
     def here(self) -> bool:
@@ -69,5 +69,5 @@ class Kept:
         thing = self._thing
         if thing is None:
             raise InputError(PUT_AWAY)
-        self._shelf.touch(self)
+        self._room.touch(self)
         return thing
