@@ -33,6 +33,12 @@ def test_without_the_package_one_sentence(monkeypatch):
     assert gradio.mcp.GradioMCPServer is not tools.Tools
 
 
+def test_behind_a_login_one_sentence(monkeypatch):
+    monkeypatch.setattr(tools.access, "current", lambda: tools.access.read({"MSADEMO_LOGIN": "me:a long password"}))
+    with pytest.raises(InputError, match="MSADEMO_LOGIN"):
+        tools.prepare()
+
+
 def test_files_are_refused_wherever_they_stand():
     for value in ({"video": {"path": "/etc/passwd"}}, {"captions": {"tone": [{"x": {"path": "a", "meta": {"_type": "gradio.FileData"}}}]}}):
         with pytest.raises(InputError) as caught:

@@ -10,9 +10,12 @@ from typing import Any, Mapping
 import gradio.mcp
 
 from msademo.errors import InputError
+from msademo.ui import access
 from msademo.ui.received import ELSEWHERE
 
 ABSENT = "MCP needs the package mcp, which is not installed; run `pip install -r requirements-mcp.txt`, or start without --mcp and GRADIO_MCP_SERVER."
+
+BEHIND_LOGIN = "MCP's tools cannot be offered behind a login, which their programs have no way through; start without --mcp and GRADIO_MCP_SERVER, or without MSADEMO_LOGIN."
 
 
 def wanted(flag: bool = False) -> bool:
@@ -62,7 +65,9 @@ def _plain(node: Any) -> Any:
 
 
 def prepare() -> None:
-    """Have Gradio start our server of tools instead of its own. InputError without the package that both need."""
+    """Have Gradio start our server of tools instead of its own. InputError without the package that both need, or where a login is asked for."""
+    if access.current().login:
+        raise InputError(BEHIND_LOGIN)
     if importlib.util.find_spec("mcp") is None:
         raise InputError(ABSENT)
     gradio.mcp.GradioMCPServer = Tools
