@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,6 +38,12 @@ def test_without_variables_the_limits_are_those_documented():
         assert row.split("|")[2].strip() == f"{limit.default:g}" and f"{limit.metadata['least']:g} to {limit.metadata['most']:g}" in row
     for name in ("MSADEMO_LOGIN", "MSADEMO_SERVER_KEY", "MSADEMO_PROXIES", "MSADEMO_DATA"):
         assert f"| `{name}`" in documented
+
+
+def test_the_page_says_every_limit_that_a_visitor_meets():
+    from msademo.ui.page import limits_line             # Gradio takes seconds, which the other tests need not wait for
+    said = limits_line(Limits(upload_mb=11, clip_seconds=12, megapixels=13, words=14, per_minute=15, queue=16, keep_hours=17))
+    assert set(re.findall(r"\d+", said.split(">", 1)[1])) == {str(number) for number in range(11, 18)}
 
 
 def test_the_owner_s_numbers_are_taken():

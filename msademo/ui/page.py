@@ -36,7 +36,8 @@ HEADER = ('<header class="msa-head"><h1>msademo</h1><p>What sentiment do words, 
 def limits_line(bounds: limits.Limits) -> str:
     """What a visitor may bring and what becomes of it."""
     return (f'<p class="msa-quiet" id="msa-limits">A file may have {bounds.upload_mb} MB. Of a clip the first {bounds.clip_seconds} s count, of words the first {bounds.words}; '
-            f"a picture may have {bounds.megapixels} million pixels. Uploads go after {limits.hours(bounds.keep_hours)}, and {bounds.per_minute} requests a minute are answered.</p>")
+            f"a picture may have {bounds.megapixels} million pixels. Uploads go after {limits.hours(bounds.keep_hours)}. {bounds.per_minute} requests "
+            f"a minute are answered, and {bounds.queue} may wait.</p>")
 
 
 def build_demo(analyzer, sets: str | None = None) -> gr.Blocks:
