@@ -226,3 +226,16 @@ def test_a_process_that_ends_leaves_nothing(tmp_path):
     code = "from msademo import temporary\nprint(temporary.folder())\n(temporary.folder() / 'x').write_text('x')\nassert temporary.folder().stat().st_mode & 0o777 == 0o700"
     made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, check=True, timeout=120)
     assert made.stdout.strip().startswith(str(tmp_path)) and not list(tmp_path.iterdir())
+
+
+def test_large_blocks_leave_no_holes_unless_the_owner_says_otherwise(monkeypatch):
+    from msademo.ui import page
+    asked = []
+    monkeypatch.setattr(page.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda option, value: asked.append((option, value))))
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
+    page.share_memory()
+    assert asked == [(-8, 2)]
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
+    page.share_memory()
+    assert asked[1:] == [(-8, 2), (-3, 8 << 20)]

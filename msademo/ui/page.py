@@ -86,14 +86,20 @@ def share_cores() -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 
+# What glibc's malloc does otherwise: MALLOC_ARENA_MAX and MALLOC_MMAP_THRESHOLD_, which go before. Each of many threads has a heap of its own and keeps
+# what was freed there: 150 MB after every tab was used once. And after the first large block is freed, blocks of up to 32 MB come from those heaps
+# too, where the frames of clips leave holes (docs/operations.md).
+MALLOC = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 8 << 20)}
+
+
 def share_memory() -> None:
-    """Two heaps for all threads, unless MALLOC_ARENA_MAX says otherwise. glibc gives each of many threads its own and keeps what was freed there:
-    150 MB after every tab was used once (docs/operations.md)."""
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        try:
-            ctypes.CDLL(None).mallopt(-8, 2)        # M_ARENA_MAX
-        except (AttributeError, OSError, TypeError):
-            pass                                    # another C library, which has no such heaps
+    """Two heaps for all threads, and large blocks in none of them, so that they go back to the system as soon as they are free."""
+    for variable, (option, value) in MALLOC.items():
+        if variable not in os.environ:
+            try:
+                ctypes.CDLL(None).mallopt(option, value)
+            except (AttributeError, OSError, TypeError):
+                pass                                    # another C library
 
 
 def launch(demo: gr.Blocks, analyzer, mcp: bool = False) -> None:
