@@ -56,8 +56,7 @@ class Kept:
 
     def __init__(self, clip, room: Room = ROOM):
         self._thing, self._room = clip, room
-        media = getattr(clip, "clip", None)
-        room.put(self, sum(array.nbytes for array in (getattr(media, "frames", None), getattr(media, "audio", None)) if array is not None))
+        room.put(self, sum(array.nbytes for array in (clip.clip.frames, clip.clip.audio) if array is not None))
 
     @property
     def here(self) -> bool:
