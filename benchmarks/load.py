@@ -1,7 +1,7 @@
 """python -m benchmarks load: many visitors at once on the real server, each with a clip and a post of their own. Exit status 1 when a check fails.
 
 Checked: no error but sentences that ask to wait; nobody's answer holds anything of another visitor's; the server's memory does not grow once everybody
-has opened something. Loopback only; it ends by itself and takes its server with it. Needs at least 90 s for a statement on memory.
+has opened a clip and a post and moved their sliders. Loopback only; it ends by itself and takes its server with it. Needs at least 90 s for a statement on memory.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from tests.ui_support import write_clip
 
 WORDS = "what a lovely day it was, and then the rain came and I was sad"
 ACTIONS = {"slider": 0.5, "clip": 0.15, "post": 0.1, "post slider": 0.1, "/analyze_clip": 0.08, "/analyze_post": 0.07}
-OPENING = ("clip", "post")  # what everybody opens first: a page holds one of each from then on
+OPENING = ("clip", "post", "slider", "post slider")        # what everybody does first: from then on a page holds all that it ever will
 PAUSE = (0.2, 1.5)          # seconds between two actions of a visitor
-SETTLED_S = 60.0            # after which, and once everybody has opened a clip and a post, memory should stay where it is
+SETTLED_S = 60.0            # after which, and once everybody has done these, memory should stay where it is
 MOST_GROWTH = 40.0          # MB a minute after that. A clip left behind at each analysis would be some hundreds: its frames alone take 10 to 60 MB
 SAMPLE_S = 2.0
 LAST_S = 180.0              # what is begun may take so long to end
@@ -66,7 +66,7 @@ class Tally:
         self.busy: Counter = Counter()
         self.errors: Counter = Counter()
         self.strangers: list[str] = []
-        self.settled: dict[str, float] = {}             # when each visitor had a clip and a post open, by the clock
+        self.settled: dict[str, float] = {}             # when each visitor had done all of OPENING, by the clock
         self._lock = threading.Lock()
 
     def take(self, kind: str, seconds: float, told: str | None, busy: bool, strange: str | None) -> None:
@@ -227,7 +227,7 @@ def markdown(report: dict) -> str:
     slope = "too short to tell" if report["growth_mb_per_minute"] is None else f"{report['growth_mb_per_minute']} MB a minute (allowed: {report['growth_allowed']:g})"
     return (f"{report['visitors']} visitors for {report['seconds']} s on {report['cores']} cores:\n\n| Action | done | a minute | median s | p95 s | p99 s | longest s |\n|---|---|---|---|---|---|---|\n"
             f"{rows}\n\nErrors: {sum(report['errors'].values())}; asked to wait: {sum(report['asked_to_wait'].values())}; answers with anything of another visitor's: "
-            f"{len(report['saw_anothers_data'])}. Memory of the server: {at(0)} MB at the start, {at(report['settled_s'])} MB after {report['settled_s']} s, when everybody had opened a clip and a post, {at(report['seconds'])} MB at the end; "
+            f"{len(report['saw_anothers_data'])}. Memory of the server: {at(0)} MB at the start, {at(report['settled_s'])} MB after {report['settled_s']} s, when everybody had opened a clip and a post and moved their sliders, {at(report['seconds'])} MB at the end; "
             f"growth after that {slope}.")
 
 

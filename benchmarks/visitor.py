@@ -78,8 +78,8 @@ class Server:
         self.stop()
 
     def memory(self) -> int:
-        """Bytes in memory (RSS) of the server and of the processes it started."""
-        return sum(_rss(pid) for pid in family(self.process.pid))
+        """Bytes in memory (PSS) of the server and of the processes it started; what they share counts once."""
+        return sum(_pss(pid) for pid in family(self.process.pid))
 
 
 def free_port() -> int:
@@ -99,12 +99,12 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def _rss(pid: int) -> int:
+def _pss(pid: int) -> int:
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
+        status = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:                                     # it ended meanwhile
         return 0
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    found = re.search(r"^Pss:\s+(\d+) kB", status, re.MULTILINE)
     return 1024 * int(found[1]) if found else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import datetime
 import fcntl
@@ -21,7 +22,7 @@ from msademo.limits import Limits
 from msademo.study.archive import read_upload
 from msademo.study.plan import Plan
 from msademo.study.store import Store
-from msademo.ui import access, sweeper, visitors
+from msademo.ui import access, heaps, sweeper, visitors
 from msademo.ui.access import Access
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -229,13 +230,42 @@ def test_a_process_that_ends_leaves_nothing(tmp_path):
 
 
 def test_large_blocks_leave_no_holes_unless_the_owner_says_otherwise(monkeypatch):
-    from msademo.ui import page
     asked = []
-    monkeypatch.setattr(page.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda option, value: asked.append((option, value))))
+    monkeypatch.setattr(heaps.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda option, value: asked.append((option, value))))
     monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
-    page.share_memory()
+    heaps.share_memory()
     assert asked == [(-8, 2)]
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
-    page.share_memory()
+    heaps.share_memory()
     assert asked[1:] == [(-8, 2), (-3, 8 << 20)]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_what_was_freed_goes_back_to_the_system():
+    code = """
+import ctypes, time
+from msademo.ui import heaps
+held = lambda: int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS"))) / 1024
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+blocks = [libc.malloc(100_000) for _ in range(2000)]
+for block in blocks:
+    ctypes.memset(ctypes.c_void_p(block), 1, 100_000)
+for block in blocks[:-1]:
+    libc.free(block)
+full, over = held(), heaps.keep_trimmed(0.05)
+end = time.monotonic() + 20
+while held() > full - 150 and time.monotonic() < end:
+    time.sleep(0.05)
+print(full - held())
+over.set()
+"""
+    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert float(made.stdout) > 150
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(heaps.ctypes, "CDLL", lambda name: SimpleNamespace())
+    heaps.share_memory()
+    assert heaps.keep_trimmed() is None

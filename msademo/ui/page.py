@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import os
@@ -15,7 +14,7 @@ from gradio import networking
 from msademo import apart, limits
 from msademo.errors import InputError
 from msademo.study.desk import Desk
-from msademo.ui import access, closed, sweeper
+from msademo.ui import access, closed, heaps, sweeper
 from msademo.ui.api import add_clip_api
 from msademo.ui.batch_api import add_batch_api
 from msademo.ui.clip_tab import build_clip_tab
@@ -86,29 +85,14 @@ def share_cores() -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 
-# What glibc's malloc does otherwise: MALLOC_ARENA_MAX and MALLOC_MMAP_THRESHOLD_, which go before. Each of many threads has a heap of its own and keeps
-# what was freed there: 150 MB after every tab was used once. And after the first large block is freed, blocks of up to 32 MB come from those heaps
-# too, where the frames of clips leave holes (docs/operations.md).
-MALLOC = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 8 << 20)}
-
-
-def share_memory() -> None:
-    """Two heaps for all threads, and large blocks in none of them, so that they go back to the system as soon as they are free."""
-    for variable, (option, value) in MALLOC.items():
-        if variable not in os.environ:
-            try:
-                ctypes.CDLL(None).mallopt(option, value)
-            except (AttributeError, OSError, TypeError):
-                pass                                    # another C library
-
-
 def launch(demo: gr.Blocks, analyzer, mcp: bool = False) -> None:
     """Serve until stopped; host and port by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT. mcp: offer the endpoints as tools too; InputError where that cannot be."""
     if mcp := wanted(mcp):
         prepare()
     register()
     share_cores()
-    share_memory()
+    heaps.share_memory()
+    heaps.keep_trimmed()
     apart.prepare()
     networking.url_ok = lambda url: True       # Gradio asks its own address for 3 s and gives up starting, which a busy machine takes longer for
     warm_in_background(analyzer)
