@@ -6,11 +6,13 @@ import ctypes
 import dataclasses
 import datetime
 import fcntl
+import gc
 import os
 import re
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -265,7 +267,42 @@ over.set()
     assert float(made.stdout) > 150
 
 
+def test_what_nobody_uses_any_more_is_collected_though_it_was_there_early():
+    class Ring:
+        pass
+
+    def ring() -> weakref.ref:
+        made = Ring()
+        made.itself = made
+        return weakref.ref(made)
+
+    gc.disable()
+    try:
+        early = ring()
+        heaps.settle()
+        assert early() is None
+        kept = Ring()
+        kept.itself, early = kept, weakref.ref(kept)
+        heaps.settle()
+        assert gc.get_freeze_count() > 0
+        del kept
+        gc.collect()
+        assert early() is not None          # it is not looked at,
+        heaps.settle()
+        assert early() is None              # until what is there is settled anew
+        late, over = ring(), heaps.keep_trimmed(0.02)
+        end = time.monotonic() + 10
+        while late() is not None and time.monotonic() < end:
+            time.sleep(0.02)
+        over.set()
+        assert late() is None
+    finally:
+        gc.enable(), gc.unfreeze()
+
+
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(heaps.ctypes, "CDLL", lambda name: SimpleNamespace())
     heaps.share_memory()
-    assert heaps.keep_trimmed() is None
+    over = heaps.keep_trimmed(0.01)
+    time.sleep(0.1)
+    over.set()

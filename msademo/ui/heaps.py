@@ -1,8 +1,9 @@
-"""What the C library's heaps keep of memory that was freed, and how it goes back to the system (glibc; elsewhere nothing happens)."""
+"""What is no longer used goes back to the system: Python's cycles, and what the C library's heaps keep of memory that was freed."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
 
@@ -10,7 +11,7 @@ import threading
 # what was freed there: 150 MB after every tab was used once. And after the first large block is freed, blocks of up to 32 MB come from those heaps
 # too, where the frames of clips leave holes (docs/operations.md).
 MALLOC = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 8 << 20)}
-TRIM_S = 20.0                   # a heap of a gigabyte is looked through in some tens of milliseconds
+TRIM_S = 20.0
 
 
 def share_memory() -> None:
@@ -23,18 +24,25 @@ def share_memory() -> None:
                 pass                                    # another C library
 
 
-def keep_trimmed(every: float = TRIM_S) -> threading.Event | None:
-    """Give the heaps' free pages back to the system from now on; setting the event ends that. None where the C library cannot: what it holds then
-    stays at the most that was ever in use at once."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return None
+def keep_trimmed(every: float = TRIM_S) -> threading.Event:
+    """From now on collect cycles and give the heaps' free pages back; setting the event ends that. Python's collector alone comes to old cycles only
+    when a quarter as many objects are new as are old, and two million are old here; heaps hold what was ever in use at once. Another C library than
+    glibc keeps its heaps as it likes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     over = threading.Event()
 
     def go_on():
         while not over.wait(every):
-            trim(0)
+            gc.collect()
+            if trim is not None:
+                trim(0)
 
     threading.Thread(target=go_on, name="trim", daemon=True).start()
     return over
+
+
+def settle() -> None:
+    """Once models are loaded, or others in their place: what is there by now stays, so no collection looks at it again until the next call."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

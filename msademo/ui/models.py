@@ -13,6 +13,7 @@ import gradio as gr
 from msademo import inventory
 from msademo.errors import InputError
 from msademo.inventory import CHOICES, SLOTS, Found
+from msademo.ui import heaps
 from msademo.ui.examples import examples
 from msademo.ui.guard import alert, guarded, quiet
 
@@ -136,6 +137,7 @@ def build_models_tab(analyzer, tab: gr.Tab, busy=lambda: False) -> None:
             raise InputError("A run is going on in the Errors tab, and its models must stay the same; cancel it or wait for its end.")
         with alone:
             inventory.choose(analyzer, slot, file)
+            heaps.settle()                      # the models before are gone
             speeds.pop(slot, None)
         return quiet(f"{file} is in use now, for everybody. Reload the page to open clips and posts afresh."), cards(inventory.found_in(analyzer), speeds)
 
