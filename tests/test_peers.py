@@ -164,14 +164,14 @@ def test_predictions_are_numbers_or_refused(tmp_path, content, words):
 
 
 def test_means_deviations_and_tables():
-    rows = lambda *maes: [{"rate": rate, "acc2_non0": 0.5 + rate / 2, "mae": mae} for rate, mae in zip((0.0, 0.5), maes)]
+    rows = lambda *maes: [{"rate": rate, "acc2_non0": 0.5 + rate / 2, "acc2_balanced": 0.6, "mae": mae, "corr": 0.25} for rate, mae in zip((0.0, 0.5), maes)]
     rates, mean = over_seeds({"1": rows(1.0, 1.2), "2": rows(1.2, 1.6)})
     assert rates[1]["mae"]["mean"] == pytest.approx(1.4) and rates[1]["mae"]["deviation"] == pytest.approx(np.sqrt(0.08))
     assert mean["mae"]["mean"] == pytest.approx(1.25) and over_seeds({"1": rows(1.0, 1.2)})[1]["mae"]["deviation"] is None
     line = {"model": "TFN", "training": "masked", "settings": "mosei", "seeds": {"1": [], "2": []}, "rates": rates, "average": mean,
             "timing": {"step": 0.0124, "forward": 0.002, "parameters": 12345}}
     text = markdown({"about": "About.", "models": [line], "failed": [{"label": "mult-masked-mosi-1", "reason": "no memory"}]})
-    assert "| TFN | masked | mosei | 2 | 12,345 | 12 | 2 | 62.5 ± 0.0 | 1.250 ± 0.212 | 50.0 ± 0.0 / 1.100 ± 0.141 |" in text
+    assert "| TFN | masked | mosei | 2 | 12,345 | 12 | 2 | 62.5 ± 0.0 | 60.0 ± 0.0 | 1.250 ± 0.212 | 0.250 ± 0.000 | 50.0 ± 0.0 / 60.0 ± 0.0 / 1.100 ± 0.141 / 0.250 ± 0.000 |" in text
     assert "| TFN, masked | 1.100 ± 0.141 | 1.400 ± 0.283 |" in text and "mult-masked-mosi-1 gave nothing: no memory" in text
 
 

@@ -162,7 +162,7 @@ class Work:
                 "± the deviation over seeds. Every model reads the same features under the same masks; words are taken away before the text encoder reads them, and the epoch was chosen "
                 f"on valid. Peers: MMSA 2.2.1, its trainers and hyper-parameters, {args.compositions} composition{'s' * (args.compositions > 1)} of the training transcripts of "
                 f"{' and '.join(args.corpora).upper()}, complete or each masked at a rate of its own; features standardised, voice and face averaged over the steps left for LF-DNN, TFN, LMF "
-                "and MFN, padding in front for these and MulT; Self-MM and TFR-Net get our text features in their BERT's place. Ours: the shipped checkpoints (MOSI and MOSEI) for seed 1111, others by the same commands. "
+                "and MFN, padding in front for these and MulT; Self-MM and TFR-Net get our text features in their BERT's place. Ours: the shipped checkpoints (MOSI and MOSEI, signs balanced) for seed 1111, others by the same commands. "
                 f"Times: a batch of {BATCH} clips, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}.")
 
 

@@ -12,7 +12,7 @@ from msademo.errors import InputError
 from msademo.metrics import regression_metrics
 from train.evaluate import average
 
-SHOWN = (("acc2_non0", "Acc-2 Non0", 100), ("mae", "MAE", 1))
+SHOWN = (("acc2_non0", "Acc-2 Non0", 100), ("acc2_balanced", "balanced Acc-2", 100), ("mae", "MAE", 1), ("corr", "Corr", 1))
 
 
 def read_predictions(path: Path, compositions: int, clips: int) -> np.ndarray:
