@@ -70,9 +70,9 @@ def warm_in_background(analyzer) -> threading.Thread:
             analyzer.warm()
             if analyzer.posts.available:
                 analyzer.posts.warm()
-            heaps.settle()
         except InputError as error:
             logging.getLogger("msademo.ui").error("%s", error)
+        heaps.settle()
 
     thread = threading.Thread(target=warm, name="warm", daemon=True)
     thread.start()
