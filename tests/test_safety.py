@@ -240,7 +240,7 @@ def test_large_blocks_leave_no_holes_unless_the_owner_says_otherwise(monkeypatch
     assert asked == [(-8, 2)]
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
     heaps.share_memory()
-    assert asked[1:] == [(-8, 2), (-3, 8 << 20)]
+    assert asked[1:] == [(-8, 2), (-3, 2 << 20)]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")

@@ -10,7 +10,7 @@ import threading
 # What glibc's malloc does otherwise: MALLOC_ARENA_MAX and MALLOC_MMAP_THRESHOLD_, which go before. Each of many threads has a heap of its own and keeps
 # what was freed there: 150 MB after every tab was used once. And after the first large block is freed, blocks of up to 32 MB come from those heaps
 # too, where the frames of clips leave holes (docs/operations.md).
-MALLOC = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 8 << 20)}
+MALLOC = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 2 << 20)}
 TRIM_S = 20.0
 
 
