@@ -14,22 +14,27 @@ MALLOC = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 2 << 20)}
 TRIM_S = 20.0
 
 
+def c_function(name: str):
+    """A function of the C library; None where it has none of that name."""
+    try:
+        return getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
 def share_memory() -> None:
     """Two heaps for all threads, and large blocks in none of them, so that they go back to the system as soon as they are free."""
+    mallopt = c_function("mallopt")
     for variable, (option, value) in MALLOC.items():
-        if variable not in os.environ:
-            try:
-                ctypes.CDLL(None).mallopt(option, value)
-            except (AttributeError, OSError, TypeError):
-                pass                                    # another C library
+        if mallopt is not None and variable not in os.environ:
+            mallopt(option, value)
 
 
 def keep_trimmed(every: float = TRIM_S) -> threading.Event:
     """From now on collect cycles and give the heaps' free pages back; setting the event ends that. Python's collector alone comes to old cycles only
     when a quarter as many objects are new as are old, and two million are old here; heaps hold what was ever in use at once. Another C library than
     glibc keeps its heaps as it likes."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    over = threading.Event()
+    trim, over = c_function("malloc_trim"), threading.Event()
 
     def go_on():
         while not over.wait(every):
