@@ -37,6 +37,8 @@ def library():
             super().__init__(*args, **kwargs)
 
     torch.optim.lr_scheduler.ReduceLROnPlateau = Plateau
+    # Trainers keep `outputs.cpu()` of an epoch's batches for its metrics. On a CPU that is the output itself with its whole graph: 16 GB for MFN.
+    torch.Tensor.cpu = torch.Tensor.detach
     part = importlib.import_module
     AMIO, ATIO = part("MMSA.models").AMIO, part("MMSA.trains").ATIO
     part("MMSA.models.multiTask.SELF_MM").BertTextEncoder = MeanPlace
