@@ -211,3 +211,45 @@ def test_the_encoder_is_tuned_and_a_further_leg_goes_on_from_it(data, encoders, 
     assert after.meta["settings"]["mosi_repeats"] == 3
     moved = [float((after.tensors[name].float() - before.tensors[name].float()).abs().max()) for name in before.tensors]
     assert 0 < max(moved) < 1e-3, "the layers were opened, and started where the checkpoint left them"
+
+
+@pytest.fixture
+def rated(tmp_path):
+    """Two sentences of each rated corpus, as their files write them."""
+    from train.data import RATED
+    for name in RATED.values():
+        (tmp_path / f"{name}_GroundTruth.txt").write_text("1\t2.0\tAn awful caf\xe9 &amp; bar, and I loved it.\n1_2\t-4\tDreadful!\n", encoding="latin-1")
+    return tmp_path
+
+
+def test_rated_sentences_come_on_the_scale_of_transcripts(rated):
+    from train.data import RATED, read_rated
+    rows = read_rated(rated)
+    assert {row.corpus for row in rows} == set(RATED) and len({row.key for row in rows}) == len(rows) == 2 * len(RATED)
+    assert rows[0].score == 1.5 and rows[1].score == -3 and " ".join(rows[0].words) == "An awful caf\xe9 & bar, and I loved it."
+
+
+@pytest.mark.parametrize("line", ["no tabs", "1\tmuch\tA sentence.", "1\t2.0"])
+def test_a_rated_file_that_is_none_is_refused(rated, line):
+    from train.data import read_rated
+    (rated / "tweets_GroundTruth.txt").write_text(f"1\t1.0\tGood.\n{line}\n", encoding="latin-1")
+    with pytest.raises(InputError, match="tweets_GroundTruth.txt, line 2"):
+        read_rated(rated)
+    (rated / "tweets_GroundTruth.txt").unlink()
+    with pytest.raises(InputError, match="There is no .*tweets_GroundTruth.txt"):
+        read_rated(rated)
+
+
+def test_rated_sentences_have_a_read_out_of_their_own(data, encoders, rated, tmp_path):
+    """What their raters call a score teaches the encoder, and not MOSI's read-out."""
+    from train.data import read_rated, read_transcripts
+    from train.text import READ_OUTS, TextSettings, TextTask
+    settings = TextSettings(rated_share=1.0, clean_share=1.0, batch=8, dropout=0.0)
+    task = TextTask(read_transcripts(data, "mosi", "train") + read_rated(rated), read_transcripts(data, "mosi", "valid"), settings, 0, load_text_encoder(encoders / "text.safetensors"))
+    samples = [sample for batch in task.batches(0) for sample in batch]
+    assert {sample[3] for sample in samples} == {0, 1, 2, 3, 4}
+    tweets = [sample for sample in samples if sample[3] == READ_OUTS["tweets"]]
+    task.loss(tweets).backward()
+    touched = task.model.score.weight.grad.abs().sum(1) > 0
+    assert touched.tolist() == [number == READ_OUTS["tweets"] for number in range(5)]
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.model.encoder.parameters())

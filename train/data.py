@@ -1,8 +1,9 @@
-"""The corpora on disk: transcripts with scores, voices and faces, each row with its split. Nothing is decoded here."""
+"""The corpora on disk: transcripts with scores, rated sentences, voices and faces, each row with its split. Nothing is decoded here."""
 
 from __future__ import annotations
 
 import csv
+import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from msademo.errors import InputError
 from msademo.transcript import split_words
 
 SPLITS = ("train", "valid", "test")
+RATED = {"movie": "movieReviewSnippets", "amazon": "amazonReviewSnippets", "tweets": "tweets", "nyt": "nytEditorialSnippets"}      # corpus -> its file's name
 FILLER = re.compile(r"\((?:uhh?|umm?|hmm?|stutter)\)\s*", re.IGNORECASE)      # MOSEI writes hesitations in brackets
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """One clip's words with the human score in [-3, 3]; corpus "mosi" or "mosei"."""
+    """One clip's words with the human score in [-3, 3]; corpus "mosi" or "mosei", or of a rated sentence that nobody speaks one of RATED."""
 
     key: str
     corpus: str
@@ -71,6 +73,24 @@ def read_transcripts(data: Path, corpus: str, split: str) -> list[Transcript]:
 def training_transcripts(data: Path, corpora: Sequence[str] = ("mosi", "mosei")) -> list[Transcript]:
     """All training rows with words, corpus after corpus: the numbering that compositions and masks are seeded by."""
     return [row for corpus in corpora for row in read_transcripts(data, corpus, "train") if row.words]
+
+
+def read_rated(folder: Path) -> list[Transcript]:
+    """The sentences of Hutto and Gilbert (2014) with the mean of twenty people's ratings, brought from [-4, 4] to [-3, 3]. folder: where the four
+    *_GroundTruth.txt lie, lines of id, rating and sentence with tabs between; InputError where one is absent or a line is something else."""
+    found = []
+    for corpus, name in RATED.items():
+        path = Path(folder) / f"{name}_GroundTruth.txt"
+        if not path.is_file():
+            raise InputError(f"There is no {path}; give --rated the folder hutto_ICWSM_2014, as the README says.")
+        for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), start=1):
+            try:
+                key, rating, sentence = line.split("\t", 2)
+                words, score = tuple(split_words(html.unescape(sentence))), float(rating) * 0.75
+            except ValueError:
+                raise InputError(f"{path}, line {number}, is not an id, a rating and a sentence with tabs between.") from None
+            found += [Transcript(f"{corpus}${key}", corpus, words, score)] if words else []
+    return found
 
 
 def read_voices(data: Path, split: str) -> list[Voice]:
