@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import benchmarks.peers.__main__ as peers
 from benchmarks.peers import data as peer_data
@@ -152,6 +153,45 @@ def test_batches_cover_every_clip_and_texts_keep_their_end(measured, corpus, sid
     assert place > 4
     expected = (np.stack([*case["text"][0, :3], case["text"][0, place]]) - statistics[0]["text"]) / statistics[1]["text"]
     np.testing.assert_allclose(cut["text"][0].numpy(), expected, atol=1e-4)
+
+
+def trained_as_mmsa_does(side, corpus, folder, stop_after=None):
+    """A trainer of MMSA's kind: its loop's state in local variables, Adam and a plateau made inside. Stopped within the epoch after stop_after; -> weights, losses."""
+    batches, _ = side
+    train = batches.read_pickle(corpus)["train"]
+    statistics, steps = batches.statistics_of(train), {m: train[m].shape[1] for m in MODALITIES}
+    torch.manual_seed(3)
+    clips = batches.Clips("tfn", train, *statistics, steps)
+    model = torch.nn.Sequential(torch.nn.Linear(clips.batch(np.arange(2))["audio"].shape[-1], 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+    loss_of = lambda batch: (model(batch["audio"][:, 0]) - batch["labels"]["M"]).abs().mean()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "Adam", torch.optim.Adam)                     # put back afterwards
+        memory = importlib.import_module("resume").Memory(folder, model)
+        loader, losses = batches.Loader(clips, 5, shuffle=True, memory=memory), []
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        for epoch in range(5):
+            model.train()
+            for batch in loader:
+                optimizer.zero_grad(), loss_of(batch).backward(), optimizer.step()
+                if epoch == stop_after:
+                    return None
+            model.eval()
+            losses.append(loss_of(clips.batch(np.arange(12))).item())
+            plateau.step(losses[-1])
+    assert len(list(folder.glob("epoch-*.pth"))) == 5 and memory.seconds() > 0
+    memory.forget()
+    assert not list(folder.iterdir())
+    return model.state_dict(), losses
+
+
+def test_a_stopped_training_ends_as_an_undisturbed_one(corpus, side, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    weights, losses = trained_as_mmsa_does(side, corpus, whole)
+    assert trained_as_mmsa_does(side, corpus, parts, stop_after=1) is trained_as_mmsa_does(side, corpus, parts, stop_after=3) is None
+    again, same = trained_as_mmsa_does(side, corpus, parts)
+    assert same == losses and len(set(losses)) == 5 and all(torch.equal(again[key], weights[key]) for key in weights)
 
 
 @pytest.mark.parametrize("content, words", [(None, "holds no predictions"), ({"scores": np.zeros((5, 3))}, "should hold 5 x 12"), ({"scores": np.full((5, 12), np.nan)}, "finite"),

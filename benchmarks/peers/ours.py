@@ -27,7 +27,7 @@ TEACHER = "pgmf_teacher.safetensors"
 
 
 def checkpoint_of(name: str, seed: int, folder: Path, checkpoints: Path, source: Source) -> Path:
-    """The shipped checkpoint where it has this seed, or one that is trained now with the shipped one's epochs and learning rate."""
+    """The shipped checkpoint where it has this seed, or one that is trained now with the shipped one's epochs, learning rate and (student) weights of its losses."""
     shipped = checkpoints / SHIPPED[name]
     meta = read_checkpoint(shipped, name).meta
     if meta.get("seed", 1111) == seed:
@@ -38,7 +38,9 @@ def checkpoint_of(name: str, seed: int, folder: Path, checkpoints: Path, source:
             raise InputError(f"{shipped.name} does not say how it was trained, so {name} cannot be trained like it with seed {seed}.")
         command = [sys.executable, "-m", "train", name, "--data", source.data, "--epochs", schedule["epochs"], "--lr", schedule["lr"], "--seed", seed, "--out", path,
                    "--work", folder / "work", "--cache", source.cache, "--text", source.text, "--face", source.face]
-        command += ["--teacher", checkpoints / TEACHER, "--prompts", checkpoints / "prompts.jsonl.gz"] if name == "pgmf-student" else []
+        if name == "pgmf-student":
+            config = meta["config"]
+            command += ["--teacher", checkpoints / TEACHER, "--prompts", checkpoints / "prompts.jsonl.gz", "--alpha", config["alpha"], "--beta", config["beta"]]
         if subprocess.run([str(part) for part in command]).returncode or not path.is_file():
             raise InputError(f"{name} could not be trained with seed {seed}; see above.")
     return path

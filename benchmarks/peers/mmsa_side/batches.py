@@ -65,10 +65,11 @@ class Clips:
 
 class Loader:
     """Batches of clips, in a new order each time where they are shuffled, telling every 15 seconds how far an epoch is. A last batch of one clip
-    is left out of training, since batch normalisation refuses it; not for Self-MM, which has none and must have seen every label."""
+    is left out of training, since batch normalisation refuses it; not for Self-MM, which has none and must have seen every label. memory: keeps every
+    epoch; one that it holds is two clips, for a trainer needs something to take means of, after which the epoch's end is restored."""
 
-    def __init__(self, clips, batch, shuffle=False, epochs=0, say=None):
-        self.clips, self.size, self.shuffle, self.epochs, self.say, self.epoch = clips, batch, shuffle, epochs, say, 0
+    def __init__(self, clips, batch, shuffle=False, epochs=0, say=None, memory=None):
+        self.clips, self.size, self.shuffle, self.epochs, self.say, self.memory, self.epoch = clips, batch, shuffle, epochs, say, memory, 0
         self.count = len(clips) - (shuffle and clips.name != "self_mm" and len(clips) % batch == 1)
 
     def __len__(self):
@@ -78,6 +79,9 @@ class Loader:
         self.epoch += 1
         if self.epochs and self.epoch > self.epochs:
             raise Enough
+        if self.memory and self.memory.holds(self.epoch):
+            yield self.clips.batch(np.arange(2))
+            return self.memory.restore(self.epoch)
         order = (torch.randperm(len(self.clips)) if self.shuffle else torch.arange(len(self.clips))).numpy()[:self.count]
         started = said = time.monotonic()
         for number in range(len(self)):
@@ -85,6 +89,8 @@ class Loader:
                 said = time.monotonic()
                 self.say(f"epoch {self.epoch} step {number}/{len(self)} ETA of the epoch {(said - started) / number * (len(self) - number) / 60:.1f} min")
             yield self.clips.batch(order[number * self.size:(number + 1) * self.size])
+        if self.memory:
+            self.memory.keep(self.epoch)
 
 
 def read_pickle(path, clean=None):

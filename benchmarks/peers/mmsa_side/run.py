@@ -16,14 +16,7 @@ import torch
 
 from batches import MODALITIES, Clips, Enough, Loader, measured_clips, read_pickle, statistics_of
 from models import Timed, call, configure, library, parameters, scores
-
-
-def written(path, write):
-    """Whole or not at all."""
-    temporary = path.with_name("." + path.name)
-    with open(temporary, "wb") as file:
-        write(file)
-    os.replace(temporary, path)
+from resume import Memory, written
 
 
 def told(path, content):
@@ -61,7 +54,8 @@ class Job:
         logger.addHandler(handler), logger.setLevel(logging.INFO)
         clips = {split: Clips(self.name, arrays, *self.statistics, self.steps) for split, arrays in self.splits.items()}
         first = int(self.name == "self_mm")                                      # it looks through the labels once before its first epoch
-        loaders = {"train": Loader(clips["train"], self.args["batch_size"], True, self.job["epochs"] and self.job["epochs"] + first, self.say),
+        memory = None if self.name == "self_mm" else Memory(self.folder, self.model)
+        loaders = {"train": Loader(clips["train"], self.args["batch_size"], True, self.job["epochs"] and self.job["epochs"] + first, self.say, memory),
                    "valid": Loader(clips["valid"], self.args["batch_size"])}
         trainer, started = self.trainer_of(self.args), time.monotonic()
         try:
@@ -69,10 +63,12 @@ class Job:
         except Enough:
             self.say(f"stopped after {self.job['epochs']} epochs, as asked")
         epochs = loaders["train"].epoch - first - bool(self.job["epochs"] and loaders["train"].epoch > self.job["epochs"] + first)
-        taken = time.monotonic() - started
+        taken = memory.seconds() if memory else time.monotonic() - started
         self.load()
         found = trainer.do_test(self.model, loaders["valid"])
         told(self.folder / "trained.json", {"valid_loss": float(found["Loss"]), "seconds": taken, "epochs": epochs, "clips": len(clips["train"])})
+        if memory:
+            memory.forget()
 
     def clips(self, base, case, composition):
         return measured_clips(self.name, base, case, composition, self.text_steps, *self.statistics, self.steps)
