@@ -16,7 +16,7 @@ import benchmarks.peers.__main__ as peers
 from benchmarks.peers import data as peer_data
 from benchmarks.peers import ours
 from benchmarks.peers.data import Source, cases_of, write_corpus, write_measured
-from benchmarks.peers.report import markdown, measure, over_seeds, read_predictions
+from benchmarks.peers.report import by_transcript, differences, markdown, means_of, measure, over_seeds, read_predictions
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
 from msademo.features.bundle import token_masks
@@ -92,6 +92,8 @@ def test_ours_are_measured_as_evaluate_measures_them(measured, source, checkpoin
     for row in rows:
         wanted = bench.measure(fusion, [dict.fromkeys(MODALITIES, row["rate"])])[0]
         assert row["mae"] == pytest.approx(wanted["mae"], abs=1e-5) and row["acc2_non0"] == pytest.approx(wanted["acc2_non0"], abs=1e-6)
+    means = means_of(by_transcript(tmp_path, CASES, bench.truth, evaluate.COMPOSITIONS), bench.truth, np.ones((1, 12)))[0]
+    assert means == pytest.approx([np.mean([row[name] for row in rows]) for name in ("acc2_non0", "acc2_balanced", "mae")])
     teacher = ours.load("pgmf-teacher", checkpoints / ours.TEACHER, source)
     student = ours.load("pgmf-student", checkpoints / ours.SHIPPED["pgmf-student"], source)
     for model, of in ((fusion, None), (student, teacher)):
@@ -210,9 +212,24 @@ def test_means_deviations_and_tables():
     assert mean["mae"]["mean"] == pytest.approx(1.25) and over_seeds({"1": rows(1.0, 1.2)})[1]["mae"]["deviation"] is None
     line = {"model": "TFN", "training": "masked", "settings": "mosei", "seeds": {"1": [], "2": []}, "rates": rates, "average": mean,
             "timing": {"step": 0.0124, "forward": 0.002, "parameters": 12345}}
-    text = markdown({"about": "About.", "models": [line], "failed": [{"label": "mult-masked-mosi-1", "reason": "no memory"}]})
+    line["transcripts"], truth = {"error": [1.0, 1.5, 0.5], "sign": [0.5, 0.5, 1.0]}, [-1.0, 2.0, 0.0]
+    own = line | {"model": "PGLH", "transcripts": {"error": [0.9, 1.4, 0.4], "sign": [0.75, 0.75, 0.0]}}
+    assert "| TFN | masked | -25.0 [-25.0, -25.0] | -25.0 [-25.0, -25.0] | +0.100 [+0.100, +0.100] |" in markdown({"about": "About.", "models": [line, own], "truth": truth, "failed": []})
+    text = markdown({"about": "About.", "models": [line], "truth": truth, "failed": [{"label": "mult-masked-mosi-1", "reason": "no memory"}]})
     assert "| TFN | masked | mosei | 2 | 12,345 | 12 | 2 | 62.5 ± 0.0 | 60.0 ± 0.0 | 1.250 ± 0.212 | 0.250 ± 0.000 | 50.0 ± 0.0 / 60.0 ± 0.0 / 1.100 ± 0.141 / 0.250 ± 0.000 |" in text
     assert "| TFN, masked | 1.100 ± 0.141 | 1.400 ± 0.283 |" in text and "mult-masked-mosi-1 gave nothing: no memory" in text
+
+
+def test_differences_are_of_the_same_transcripts():
+    rng = np.random.default_rng(1)
+    truth = rng.permutation(np.repeat([-1.0, 0.0, 2.0], [40, 20, 60]))
+    hard = {"error": rng.uniform(0, 2, 120), "sign": rng.uniform(0, 1, 120)}                       # how hard a transcript is, for both models
+    better = {"error": hard["error"] - 0.1 + rng.normal(0, 0.01, 120), "sign": hard["sign"] + 0.05 * (truth != 0)}
+    value, ends = differences(better, hard, truth)
+    assert value == pytest.approx([0.05, 0.05, -0.1], abs=0.005) and (ends[0] <= value).all() and (value <= ends[1]).all() and np.ptp(ends, axis=0).max() < 0.01
+    other = {"error": rng.uniform(0, 2, 120), "sign": rng.uniform(0, 1, 120)}
+    value, ends = differences(other, hard, truth)
+    assert np.ptp(ends, axis=0).min() > 0.1 and value == pytest.approx(-differences(hard, other, truth)[0])
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+import numpy as np
 import torch
 
 from benchmarks.peers import ours
 from benchmarks.peers.data import TRAININGS, Source, cases_of, write_corpus, write_measured
-from benchmarks.peers.report import markdown, measure, over_seeds
+from benchmarks.peers.report import by_transcript, markdown, measure, over_seeds
 from msademo.checkpoint import write_atomically
 from msademo.errors import InputError
 from msademo.features.text import load_text_encoder
@@ -135,9 +136,11 @@ class Work:
     def line(self, model: str, training: str, settings: str, runs: list[Run]) -> dict:
         """What the report tells of runs that differ in their seed."""
         read = lambda run, name: json.loads((self.folder(run) / name).read_text())
+        parts = [by_transcript(self.predictions(run), self.cases, self.bench.truth, COMPOSITIONS) for run in runs]
         by_seed = {str(run.seed): measure(self.predictions(run), self.cases, self.bench.truth, COMPOSITIONS) for run in runs}
         rates, mean = over_seeds(by_seed)
-        return {"model": TITLES[model], "training": training, "settings": settings, "seeds": by_seed, "rates": rates, "average": mean, "timing": read(runs[0], "timing.json"),
+        return {"model": TITLES[model], "training": training, "settings": settings, "seeds": by_seed, "rates": rates, "average": mean,
+                "transcripts": {name: np.mean([part[name] for part in parts], axis=0).tolist() for name in parts[0]}, "timing": read(runs[0], "timing.json"),
                 "trained": {str(run.seed): read(run, "trained.json") for run in runs} if model in PEERS else {}}
 
     def reports(self) -> Iterator[dict]:
@@ -153,8 +156,8 @@ class Work:
                 self.do(run)
             runs = [run for run in runs if self.done(run)]
             lines += [self.line(model, training, settings, runs)] if runs else []
-            yield {"about": self.about(), "split": self.args.split, "n": len(self.bench.truth), "draws": self.args.draws, "compositions": COMPOSITIONS, "models": lines,
-                   "failed": self.failed}
+            yield {"about": self.about(), "split": self.args.split, "n": len(self.bench.truth), "truth": self.bench.truth.tolist(), "draws": self.args.draws,
+                   "compositions": COMPOSITIONS, "models": lines, "failed": self.failed}
 
     def about(self) -> str:
         args = self.args

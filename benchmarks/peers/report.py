@@ -12,6 +12,8 @@ from msademo.errors import InputError
 from msademo.metrics import regression_metrics
 from train.evaluate import average
 
+OWN = ("PGLH", "PGMF student")              # what the others are held against
+RESAMPLES = 2000
 SHOWN = (("acc2_non0", "Acc-2 Non0", 100), ("acc2_balanced", "balanced Acc-2", 100), ("mae", "MAE", 1), ("corr", "Corr", 1))
 
 
@@ -34,6 +36,33 @@ def measure(folder: Path, cases: Sequence[tuple[float, int, str]], truth: np.nda
         scores = read_predictions(folder / name, compositions, len(truth))
         rows.setdefault(rate, []).extend(regression_metrics(predicted, truth) for predicted in scores)
     return [{"rate": rate, **average(found)} for rate, found in rows.items()]
+
+
+def by_transcript(folder: Path, cases: Sequence[tuple[float, int, str]], truth: np.ndarray, compositions: int) -> dict[str, np.ndarray]:
+    """Per transcript, (N,) each, means over draws and compositions, then over rates: `error`, absolute, and `sign`, how often it is right."""
+    rates: dict[float, list] = {}
+    for rate, _, name in cases:
+        scores = read_predictions(folder / name, compositions, len(truth)).astype(np.float64)
+        rates.setdefault(rate, []).append((np.abs(scores - truth).mean(0), ((scores > 0) == (truth > 0)).mean(0)))
+    error, sign = np.mean([np.mean(rows, axis=0) for rows in rates.values()], axis=0)
+    return {"error": error, "sign": sign}
+
+
+def means_of(part: Mapping[str, Sequence[float]], truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(B, 3) Acc-2 Non0, balanced Acc-2 and MAE, means over rates, of B samples that hold transcript i counts[:, i] times; NaN where a sign is not drawn."""
+    error, sign = (np.asarray(part[name]) for name in ("error", "sign"))
+    mean = lambda values, chosen: (counts * chosen) @ values / (counts * chosen).sum(1)
+    with np.errstate(invalid="ignore"):
+        return np.stack([mean(sign, truth != 0), (mean(sign, truth > 0) + mean(sign, truth < 0)) / 2, mean(error, np.ones(len(truth)))], axis=1)
+
+
+def differences(part: Mapping, other: Mapping, truth: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """part's figures (means_of) minus other's, (3,), and the ends of their 95 % intervals, (2, 3): percentiles over resampled transcripts, the same for both."""
+    truth, rng = np.asarray(truth), np.random.default_rng(0)
+    drawn = [np.bincount(rng.integers(0, len(truth), len(truth)), minlength=len(truth)) for _ in range(RESAMPLES)]
+    counts = np.stack([np.ones(len(truth)), *drawn])
+    apart = means_of(part, truth, counts) - means_of(other, truth, counts)
+    return apart[0], np.nanpercentile(apart[1:], [2.5, 97.5], axis=0)
 
 
 def over_seeds(seeds: Mapping[str, list[dict[str, float]]]) -> tuple[list[dict], dict]:
@@ -66,6 +95,15 @@ def markdown(report: Mapping) -> str:
     first = models[0]["rates"][0]["rate"] if models else 0
     parts = [report["about"], table(["model", "trained on clips", "hyper-parameters", "seeds", "parameters", "ms a training step", "ms a forward pass",
                                      *(f"{title}, mean of the rates" for _, title, _ in SHOWN), f"r = {first:g}: " + " / ".join(title for _, title, _ in SHOWN)], overview)]
+    for reference in (entry for entry in models if entry["model"] in OWN):
+        rows = []
+        for entry in (entry for entry in models if entry is not reference):
+            value, ends = differences(entry["transcripts"], reference["transcripts"], report["truth"])
+            rows.append([entry["model"], entry["training"], *(f"{scale * v:+.{digits}f} [{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
+                                                               for v, low, high, scale, digits in zip(value, *ends, (100, 100, 1), (1, 1, 3)))])
+        if rows:
+            parts.append(f"Minus {reference['model']}, means of the rates and seeds; in brackets the middle 95 % of {RESAMPLES} resamples of the transcripts, drawn alike for both:\n\n"
+                         + table(["model", "trained on clips", "Acc-2 Non0", "balanced Acc-2", "MAE"], rows))
     if models:
         rates = [row["rate"] for row in models[0]["rates"]]
         for name, title, scale in SHOWN:
