@@ -212,8 +212,8 @@ def test_means_deviations_and_tables():
     assert mean["mae"]["mean"] == pytest.approx(1.25) and over_seeds({"1": rows(1.0, 1.2)})[1]["mae"]["deviation"] is None
     line = {"model": "TFN", "training": "masked", "settings": "mosei", "seeds": {"1": [], "2": []}, "rates": rates, "average": mean,
             "timing": {"step": 0.0124, "forward": 0.002, "parameters": 12345}}
-    line["transcripts"], truth = {"error": [1.0, 1.5, 0.5], "sign": [0.5, 0.5, 1.0]}, [-1.0, 2.0, 0.0]
-    own = line | {"model": "PGLH", "transcripts": {"error": [0.9, 1.4, 0.4], "sign": [0.75, 0.75, 0.0]}}
+    line["transcripts"], truth = {"error": [1.0, 1.5, 0.5] * 4, "sign": [0.5, 0.5, 1.0] * 4}, [-1.0, 2.0, 0.0] * 4
+    own = line | {"model": "PGLH", "transcripts": {"error": [0.9, 1.4, 0.4] * 4, "sign": [0.75, 0.75, 0.0] * 4}}
     assert "| TFN | masked | -25.0 [-25.0, -25.0] | -25.0 [-25.0, -25.0] | +0.100 [+0.100, +0.100] |" in markdown({"about": "About.", "models": [line, own], "truth": truth, "failed": []})
     text = markdown({"about": "About.", "models": [line], "truth": truth, "failed": [{"label": "mult-masked-mosi-1", "reason": "no memory"}]})
     assert "| TFN | masked | mosei | 2 | 12,345 | 12 | 2 | 62.5 ± 0.0 | 60.0 ± 0.0 | 1.250 ± 0.212 | 0.250 ± 0.000 | 50.0 ± 0.0 / 60.0 ± 0.0 / 1.100 ± 0.141 / 0.250 ± 0.000 |" in text

@@ -10,10 +10,10 @@ import numpy as np
 
 from msademo.errors import InputError
 from msademo.metrics import regression_metrics
+from msademo.study.statistics import RESAMPLES, ends_of, samples
 from train.evaluate import average
 
 OWN = ("PGLH", "PGMF student")              # what the others are held against
-RESAMPLES = 2000
 SHOWN = (("acc2_non0", "Acc-2 Non0", 100), ("acc2_balanced", "balanced Acc-2", 100), ("mae", "MAE", 1), ("corr", "Corr", 1))
 
 
@@ -58,11 +58,10 @@ def means_of(part: Mapping[str, Sequence[float]], truth: np.ndarray, counts: np.
 
 def differences(part: Mapping, other: Mapping, truth: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """part's figures (means_of) minus other's, (3,), and the ends of their 95 % intervals, (2, 3): percentiles over resampled transcripts, the same for both."""
-    truth, rng = np.asarray(truth), np.random.default_rng(0)
-    drawn = [np.bincount(rng.integers(0, len(truth), len(truth)), minlength=len(truth)) for _ in range(RESAMPLES)]
-    counts = np.stack([np.ones(len(truth)), *drawn])
+    truth = np.asarray(truth)
+    counts = np.stack([np.ones(len(truth)), *(np.bincount(drawn, minlength=len(truth)) for drawn in samples(len(truth)))])
     apart = means_of(part, truth, counts) - means_of(other, truth, counts)
-    return apart[0], np.nanpercentile(apart[1:], [2.5, 97.5], axis=0)
+    return apart[0], ends_of(apart[1:])
 
 
 def over_seeds(seeds: Mapping[str, list[dict[str, float]]]) -> tuple[list[dict], dict]:

@@ -52,11 +52,12 @@ def _metrics(kind: str, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.array([found[name] for name in names_of(kind)])
 
 
-def _samples(count: int) -> np.ndarray:
+def samples(count: int) -> np.ndarray:
+    """(RESAMPLES, count) places of resampled items, always the same, so that what is resampled by them is paired."""
     return np.random.default_rng(SEED).integers(0, count, (RESAMPLES, count))
 
 
-def _ends(values: np.ndarray) -> np.ndarray:
+def ends_of(values: np.ndarray) -> np.ndarray:
     """(B, K) -> (2, K); resamples in which a metric is not defined are left out."""
     tail = 50 * (1 - LEVEL)
     ends = np.full((2, values.shape[1]), np.nan)
@@ -79,7 +80,7 @@ def metrics(kind: str, rows: Sequence[Judged]) -> dict[str, Measured]:
     predicted, truth = _arrays(kind, rows)
     value, ends = _metrics(kind, predicted, truth), np.full((2, len(names_of(kind))), np.nan)
     if len(rows) >= FEWEST:
-        ends = _ends(np.array([_metrics(kind, predicted[i], truth[i]) for i in _samples(len(rows))]))
+        ends = ends_of(np.array([_metrics(kind, predicted[i], truth[i]) for i in samples(len(rows))]))
     return {name: Measured(float(v), float(low), float(high)) for name, v, low, high in zip(names_of(kind), value, *ends)}
 
 
@@ -117,7 +118,7 @@ def compare(kind: str, first: Sequence[Judged], second: Sequence[Judged]) -> Com
     one, two = _metrics(kind, a, truth), _metrics(kind, b, truth)
     ends = np.full((2, len(one)), np.nan)
     if len(pairs) >= FEWEST:
-        ends = _ends(np.array([_metrics(kind, b[i], truth[i]) - _metrics(kind, a[i], truth[i]) for i in _samples(len(pairs))]))
+        ends = ends_of(np.array([_metrics(kind, b[i], truth[i]) - _metrics(kind, a[i], truth[i]) for i in samples(len(pairs))]))
     names = names_of(kind)
     by_error = sorted(pairs, key=lambda pair: (-abs(pair[1].error - pair[0].error), pair[0].number))
     return Compared(len(pairs), dict(zip(names, one.tolist())), dict(zip(names, two.tolist())),
