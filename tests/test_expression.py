@@ -12,7 +12,9 @@ import torch
 from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression, standardise
 from msademo.checkpoint import read_checkpoint, save_checkpoint
 from msademo.errors import InputError
-from train.face import (Augmentation, Faces, FaceTask, augment, averaged, class_weights, evaluate_face, expression_metrics, read_faces)
+from train.__main__ import main
+from train.face import (Augmentation, Faces, FaceTask, Fold, augment, averaged, class_weights, compress, evaluate_face, expression_metrics, load_teachers, read_faces,
+                        without)
 from train.loop import Schedule, fit
 
 # Not fewer channels: oneDNN corrupts memory in the backward pass of 4 channels-last channels on AVX2 (torch 2.13.0).
@@ -78,7 +80,7 @@ def test_a_flat_picture_gives_finite_numbers():
 
 
 @pytest.mark.parametrize("bad", [dict(widths=()), dict(widths=(4, 8), blocks=(1,)), dict(widths=(4, 0), blocks=(1, 1)),
-                                 dict(embedding=0), dict(dropout=1.0)])
+                                 dict(embedding=0), dict(dropout=1.0), dict(stride=3)])
 def test_impossible_configs_are_refused(bad):
     with pytest.raises(InputError):
         ExpressionConfig(**bad)
@@ -126,6 +128,61 @@ def test_without_its_parts_augmentation_is_a_window_of_the_crop():
     mirrored = [torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(out, original)]
     same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(out, original)]
     assert all(a != b for a, b in zip(mirrored, same)) and any(mirrored) and any(same)
+
+
+@pytest.mark.parametrize("quality", [8, 25, 45])
+def test_compression_is_what_a_jpeg_leaves(quality):
+    noisy = np.clip(pictures(8)[:, :40, :40] + np.random.default_rng(0).normal(0, 12, (8, 40, 40)), 0, 255).astype(np.uint8)
+    packed = [cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for picture in noisy]
+    wanted = np.stack([cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in packed]).astype(np.float32)
+    left = compress(as_input(noisy), torch.full((8,), float(quality)))[:, 0].numpy() * 255
+    assert np.abs(left - wanted).mean() < 0.6 < 3 < np.abs(noisy - wanted).mean()
+
+
+def test_every_face_is_kept_from_one_teacher():
+    parts = np.stack([Fold(k, 4).of(10) for k in range(4)])
+    assert (parts.sum(0) == 1).all()
+    faces = Faces(pictures(10), np.arange(10) % 7, tuple("abcdefghij"))
+    rest = without(faces, Fold(1, 4))
+    assert rest.files == tuple("acdeghi") and len(rest.images) == len(rest.labels) == 7 and without(faces, None) is faces
+    for text in ("4/4", "0/1", "1", "a/b", "-1/4", "1/4/2"):
+        with pytest.raises(InputError):
+            Fold.read(text)
+
+
+def test_a_teacher_speaks_of_faces_it_has_not_seen():
+    faces = Faces(pictures(6), np.arange(6), tuple("abcdef"))
+    teachers = [tiny(1), tiny(2)]
+    crops, rows = torch.rand(6, 1, 40, 40), torch.tensor([5, 0, 3, 2, 1, 4])
+    told = FaceTask(faces, faces, tiny(), teachers=teachers, trust=1.0).targets(crops, rows)
+    said = [teacher(crops)[1].softmax(-1) for teacher in teachers]
+    for at, row in enumerate(rows.tolist()):
+        torch.testing.assert_close(told[at], said[row % 2][at])
+        assert not torch.allclose(told[at], said[1 - row % 2][at], atol=1e-4)
+    half = FaceTask(faces, faces, tiny(), teachers=teachers, trust=0.25).targets(crops, rows)
+    torch.testing.assert_close(half, 0.25 * told + 0.75 * torch.eye(7)[rows])
+    alone = FaceTask(faces, faces, tiny(), smoothing=0.1).targets(crops, rows)
+    torch.testing.assert_close(alone, 0.9 * torch.eye(7)[rows] + 0.1 / 7)
+
+
+def test_teachers_and_their_pupil_by_command(tmp_path, monkeypatch, capsys):
+    folder = face_folder(tmp_path, "train", 28)
+    with open(folder / "faces" / "fer2013.csv", "a", newline="") as lines:
+        csv.writer(lines).writerows((f"train-{index:05d}.webp", EXPRESSIONS[index % 7], "valid") for index in range(7))
+    monkeypatch.chdir(tmp_path)
+    small = ["face", "--data", str(folder), "--epochs", "1", "--batch", "8"]
+    for part in (0, 1):
+        assert main([*small, "--widths", "16", "32", "--blocks", "1", "1", "--fold", f"{part}/2", "--out", f"t{part}.safetensors", "--work", f"t{part}"]) == 0
+    pupil = [*small, "--widths", "32", "--blocks", "1", "--stride", "1", "--out", "pupil.safetensors", "--work", "pupil"]
+    assert main([*pupil, "--teachers", "t0.safetensors", "t1.safetensors"]) == 0
+    meta = read_checkpoint("pupil.safetensors").meta
+    assert len(meta["settings"]["teachers"]) == 2 and meta["config"]["stride"] == 1 and meta["config"]["widths"] == [32]
+    assert load_expression("pupil.safetensors").config.stride == 1
+    capsys.readouterr()
+    assert main([*pupil, "--teachers", "t1.safetensors", "t0.safetensors"]) == 2 and "t1.safetensors is not the teacher of part 0 of 2" in capsys.readouterr().err
+    assert main([*pupil, "--teachers", "pupil.safetensors"]) == 2 and main([*pupil, "--fold", "2/2"]) == 2 and main([*pupil, "--trust", "2"]) == 2
+    with pytest.raises(InputError, match="29 faces"):
+        load_teachers([Path("t0.safetensors"), Path("t1.safetensors")], 29, torch.device("cpu"))
 
 
 def test_class_weights_favour_the_rare():

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Sequence
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionNet, load_expression, save_expression
+from msademo.backbones.expression import CROP, EXPRESSIONS, ExpressionConfig, ExpressionNet, load_expression, save_expression
 from msademo.checkpoint import file_hash, read_checkpoint
 from msademo.errors import InputError
 from train.execution import add_execution_arguments, execution_of
@@ -105,28 +106,28 @@ class Augmentation:
 
 
 def uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(count, generator=generator)
+    return low + (high - low) * torch.rand(count, generator=generator, device=generator.device)
 
 
 def augment(images: Tensor, generator: torch.Generator, how: Augmentation) -> Tensor:
-    """images (B, 48, 48) uint8 -> (B, 1, side, side) float in [0, 1], each with its own random changes."""
+    """images (B, 48, 48) uint8 -> (B, 1, side, side) float in [0, 1], each with its own random changes; on the generator's device."""
     x = images[:, None].float() / 255
     x = move(x, generator, how)
     count = len(x)
 
     def chosen(share: float) -> Tensor:
-        return (torch.rand(count, generator=generator) < share)[:, None, None, None]
+        return (uniform(generator, count, 0, 1) < share)[:, None, None, None]
 
-    small = int(torch.randint(14, 31, (1,), generator=generator))
+    small = int(uniform(generator, 1, 14, 31))
     coarse = F.interpolate(F.interpolate(x, size=small, mode="area"), size=how.side, mode="bilinear")
     x = torch.where(chosen(how.low_resolution), coarse, x)
     gamma, contrast, brightness = (uniform(generator, count, *span)[:, None, None, None].exp()
                                    for span in ((-0.6, 0.6), (-0.6, 0.3), (-0.6, 0.3)))
     lit = (((x.clamp(1e-4, 1) ** gamma) * brightness - 0.5) * contrast + 0.5).clamp(0, 1)
     x = torch.where(chosen(how.light), lit, x)
-    noise = torch.randn(x.shape, generator=generator) * uniform(generator, count, 0, 0.08)[:, None, None, None]
+    noise = torch.randn(x.shape, generator=generator, device=x.device) * uniform(generator, count, 0, 0.08)[:, None, None, None]
     x = torch.where(chosen(how.noise), (x + noise).clamp(0, 1), x)
-    compress(x, chosen(how.codec).flatten(), generator)
+    x = torch.where(chosen(how.codec), compress(x, uniform(generator, count, 8, 46)), x)
     return erase(x, chosen(how.erase), generator)
 
 
@@ -136,7 +137,7 @@ def move(x: Tensor, generator: torch.Generator, how: Augmentation) -> Tensor:
     angle = uniform(generator, count, -how.rotation, how.rotation) * math.pi / 180
     scale = uniform(generator, count, -how.zoom, how.zoom).exp() * how.side / CROP
     stretch = uniform(generator, count, -how.stretch, how.stretch).exp()
-    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    mirror = torch.where(uniform(generator, count, 0, 1) < 0.5, -1.0, 1.0)
     # affine_grid counts in half sides: the window may slide as far as the crop leaves room, and `shift` pixels more.
     room = (CROP - how.side) / CROP + 2 * how.shift / CROP
     sideways, upright = (uniform(generator, count, -room, room) for _ in range(2))
@@ -147,13 +148,22 @@ def move(x: Tensor, generator: torch.Generator, how: Augmentation) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def compress(x: Tensor, chosen: Tensor, generator: torch.Generator) -> None:
-    """JPEG of quality 8 to 45, in place, on the chosen samples."""
-    for index in chosen.nonzero().flatten().tolist():
-        quality = int(torch.randint(8, 46, (1,), generator=generator))
-        picture = (x[index, 0] * 255).round().byte().numpy()
-        packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        x[index, 0] = torch.from_numpy(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE)).float() / 255
+# How coarsely JPEG rounds the 8 x 8 frequencies of brightness at quality 50 (ITU-T T.81, Annex K).
+JPEG_STEPS = torch.tensor([
+    [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92], [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99.]])
+
+
+def compress(x: Tensor, quality: Tensor) -> Tensor:
+    """What a JPEG of the given quality (B,), 1 to 50, leaves of grey pictures x (B, 1, S, S), S a multiple of 8."""
+    count, side = len(x), x.shape[-1]
+    place = torch.arange(8, device=x.device)
+    cosine = torch.cos(math.pi / 8 * (place[None, :] + 0.5) * place[:, None]) / 2
+    cosine[0] /= math.sqrt(2)                                               # the orthonormal DCT-II of 8 places
+    blocks = (x * 255 - 128).reshape(count, side // 8, 8, side // 8, 8).transpose(2, 3)
+    steps = (JPEG_STEPS.to(x.device) * (50 / quality)[:, None, None]).clamp(1, 255).round()[:, None, None]
+    left = cosine.T @ ((cosine @ blocks @ cosine.T / steps).round() * steps) @ cosine
+    return ((left.transpose(2, 3).reshape(x.shape) + 128) / 255).clamp(0, 1)
 
 
 def erase(x: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -162,11 +172,11 @@ def erase(x: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
     covered = []
     for _ in range(2):
         length = uniform(generator, count, 4, 15)
-        start = torch.rand(count, generator=generator) * (side - length)
-        places = torch.arange(side)[None, :]
+        start = uniform(generator, count, 0, 1) * (side - length)
+        places = torch.arange(side, device=x.device)[None, :]
         covered.append((places >= start[:, None]) & (places < (start + length)[:, None]))
     rectangle = (covered[0][:, :, None] & covered[1][:, None, :])[:, None]
-    grey = torch.rand((count, 1, 1, 1), generator=generator)
+    grey = uniform(generator, count, 0, 1)[:, None, None, None]
     return torch.where(rectangle & chosen, grey, x)
 
 
@@ -188,9 +198,10 @@ def expression_metrics(labels: np.ndarray, predicted: np.ndarray) -> dict:
     return {"accuracy": float((labels == predicted).mean()), "macro_recall": float(np.mean(recalls)), "per_class": per_class}
 
 
-def classify(net: ExpressionNet, images: np.ndarray, size: int = 128) -> np.ndarray:
+def classify(net: ExpressionNet, images: np.ndarray) -> np.ndarray:
     """images (N, 48, 48) uint8 -> probabilities (N, 7), as the demo computes them."""
     device = next(net.parameters()).device
+    size = 32 if device.type == "cpu" else 1024           # what stays in a processor's cache, and what fills a GPU
     parts = [net.predict(torch.from_numpy(images[start:start + size, None]).to(device).float() / 255)[1]
              for start in range(0, len(images), size)]
     return torch.cat(parts).cpu().numpy()
@@ -204,9 +215,37 @@ def evaluate_face(checkpoint: str | Path, data_dir: str | Path, split: str = "te
     return {**metrics, "n": len(faces.labels), "split": split, "protocol": PROTOCOL}
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One of `parts` equal parts of the training faces, the one that a teacher does not see."""
+
+    part: int
+    parts: int
+
+    def __post_init__(self):
+        if self.parts < 2 or not 0 <= self.part < self.parts:
+            raise InputError(f"Part {self.part} of {self.parts} cannot be kept apart; there are 2 or more, counted from 0: --fold 0/4 to 3/4.")
+
+    @classmethod
+    def read(cls, text: str) -> Fold:
+        part, _, parts = text.partition("/")
+        if not (part.isdecimal() and parts.isdecimal()):
+            raise InputError(f"--fold {text} names no part; write it as 0/4.")
+        return cls(int(part), int(parts))
+
+    def of(self, count: int) -> np.ndarray:
+        """(count,) bool: which faces are in it."""
+        return np.arange(count) % self.parts == self.part
+
+
 @dataclass
 class FaceTask:
-    """What train.loop.fit needs: random windows of the training faces, a weighted cross-entropy, accuracy on valid."""
+    """What train.loop.fit needs: random windows of the training faces, a weighted cross-entropy, accuracy on valid.
+
+    teachers: networks of which number k has not seen the faces of fold k; `trust` of each target is what the one that has not seen the
+    face says of the very same window (Hinton et al. 2015), the rest the label. So a doubtful label is softened by who could not have
+    learnt it by heart, and the network becomes about as sure of training faces as of others.
+    """
 
     train: Faces
     valid: Faces
@@ -216,24 +255,40 @@ class FaceTask:
     balance: float = 0.5
     smoothing: float = 0.1
     how: Augmentation = field(default_factory=Augmentation)
+    teachers: Sequence[ExpressionNet] = ()
+    trust: float = 0.5
     name: str = "face"
 
     def __post_init__(self):
         self.steps_per_epoch = max(1, len(self.train.labels) // self.size)
         self.device = next(self.model.parameters()).device
         self.weights = class_weights(self.train.labels, self.balance).to(self.device)
+        self.images, self.labels = torch.from_numpy(self.train.images).to(self.device), torch.from_numpy(self.train.labels).to(self.device)
 
     def batches(self, epoch: int):
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-        order = torch.randperm(len(self.train.labels), generator=generator)
-        images, labels = torch.from_numpy(self.train.images), torch.from_numpy(self.train.labels)
+        generator = torch.Generator(self.device).manual_seed(self.seed * 100_003 + epoch)
+        order = torch.randperm(len(self.labels), generator=generator, device=self.device)
         for step in range(self.steps_per_epoch):
             rows = order[step * self.size:(step + 1) * self.size]
-            yield augment(images[rows], generator, self.how).to(self.device), labels[rows].to(self.device)
+            yield augment(self.images[rows], generator, self.how), rows
+
+    @torch.no_grad()
+    def targets(self, crops: Tensor, rows: Tensor) -> Tensor:
+        """(B, 7) what the network is to say of the crops (B, 1, S, S) of these training faces (B,)."""
+        labels = F.one_hot(self.labels[rows], len(EXPRESSIONS)).float()
+        given = labels * (1 - self.smoothing) + self.smoothing / len(EXPRESSIONS)
+        if not self.teachers:
+            return given
+        fold, said = rows % len(self.teachers), torch.zeros_like(given)
+        for k, teacher in enumerate(self.teachers):
+            part = (fold == k).nonzero()[:, 0]
+            if len(part):                               # a small batch may hold no face of a fold
+                said[part] = teacher(crops[part])[1].float().softmax(-1)
+        return self.trust * said + (1 - self.trust) * labels
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        crops, labels = batch
-        return F.cross_entropy(self.model(crops)[1].float(), labels, self.weights, label_smoothing=self.smoothing)
+        crops, rows = batch
+        return F.cross_entropy(self.model(crops)[1].float(), self.targets(crops, rows), self.weights)
 
     def validate(self) -> dict[str, float]:
         metrics = expression_metrics(self.valid.labels, classify(self.model, self.valid.images).argmax(1))
@@ -250,6 +305,12 @@ def add_arguments(parser) -> None:
     parser.add_argument("--batch", type=int, default=64, help="faces a step")
     parser.add_argument("--balance", type=float, default=0.5, help="classes weigh frequency ** -BALANCE in the loss")
     parser.add_argument("--augment", type=float, default=1.0, help="strength of the augmentation, 0 to 1")
+    parser.add_argument("--widths", type=int, nargs="+", default=list(ExpressionConfig.widths), help="channels of the stages")
+    parser.add_argument("--blocks", type=int, nargs="+", default=list(ExpressionConfig.blocks), help="residual blocks of the stages")
+    parser.add_argument("--stride", type=int, choices=(1, 2), default=ExpressionConfig.stride, help="pixels that the first convolution moves at a time")
+    parser.add_argument("--fold", default=None, metavar="K/N", help="train a teacher that does not see part K of N of the training faces")
+    parser.add_argument("--teachers", type=Path, nargs="+", default=(), metavar="FILE", help="learn from these too: the teachers of all folds, in their order")
+    parser.add_argument("--trust", type=float, default=FaceTask.trust, help="weight of what a teacher says against the label, 0 to 1")
     parser.add_argument("--start", default=None, help="checkpoint to go on from instead of random weights")
     parser.add_argument("--average", action="store_true", help="keep the mean of the trained weights and --start's where valid says it is better")
     parser.add_argument("--seed", type=int, default=1111)
@@ -268,19 +329,43 @@ def averaged(task: FaceTask, start: str) -> bool:
     return False
 
 
+def without(faces: Faces, fold: Fold | None) -> Faces:
+    if fold is None:
+        return faces
+    seen = ~fold.of(len(faces.labels))
+    return Faces(faces.images[seen], faces.labels[seen], tuple(file for file, kept in zip(faces.files, seen) if kept))
+
+
+def load_teachers(paths: Sequence[Path], faces: int, device: torch.device) -> list[ExpressionNet]:
+    """Frozen networks, number k of which has not seen fold k of the training faces. InputError where these are other folds, or of other faces."""
+    for k, path in enumerate(paths):
+        told = read_checkpoint(path).meta.get("settings", {})
+        if told.get("fold") != [k, len(paths)] or told.get("faces") != faces:
+            raise InputError(f"{path.name} is not the teacher of part {k} of {len(paths)} of these {faces} faces; train it by --fold {k}/{len(paths)}.")
+    return [load_expression(path).requires_grad_(False).to(device) for path in paths]
+
+
 def run(args) -> None:
     if args.average and not args.start:
         raise InputError("--average takes the mean with the weights of --start; give that too.")
-    if args.batch < 2 or args.balance < 0 or not 0 <= args.augment <= 1:
-        raise InputError(f"Batch {args.batch}, balance {args.balance} and augmentation {args.augment} cannot be trained; give "
-                         "--batch 2 or more, --balance 0 or more and --augment from 0 to 1.")
+    if args.batch < 2 or args.balance < 0 or not 0 <= args.augment <= 1 or not 0 <= args.trust <= 1:
+        raise InputError(f"Batch {args.batch}, balance {args.balance}, augmentation {args.augment} and trust {args.trust} cannot be trained; give "
+                         "--batch 2 or more, --balance 0 or more, --augment and --trust from 0 to 1.")
     schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, warmup=0.08, clip=2.0, ema=0.998, seed=args.seed,
                         execution=execution_of(args))
     torch.manual_seed(args.seed)
-    net = load_expression(args.start) if args.start else ExpressionNet()
-    task = FaceTask(read_faces(args.data, "train"), read_faces(args.data, "valid"), net.to(best_device()),
-                    size=args.batch, seed=args.seed, balance=args.balance, how=Augmentation().scaled(args.augment))
-    settings = {"batch": args.batch, "balance": args.balance, "smoothing": task.smoothing, "augmentation": asdict(task.how)}
+    config = ExpressionConfig(widths=tuple(args.widths), blocks=tuple(args.blocks), stride=args.stride)
+    net = load_expression(args.start) if args.start else ExpressionNet(config)
+    fold = Fold.read(args.fold) if args.fold else None
+    device, faces = best_device(), read_faces(args.data, "train")
+    teachers = load_teachers(args.teachers, len(faces.labels), device)
+    task = FaceTask(without(faces, fold), read_faces(args.data, "valid"), net.to(device),
+                    size=args.batch, seed=args.seed, balance=args.balance, how=Augmentation().scaled(args.augment), teachers=teachers, trust=args.trust)
+    settings = {"batch": args.batch, "balance": args.balance, "smoothing": task.smoothing, "augmentation": asdict(task.how), "faces": len(faces.labels)}
+    if fold:
+        settings["fold"] = [fold.part, fold.parts]
+    if teachers:
+        settings |= {"teachers": [file_hash(path) for path in args.teachers], "trust": args.trust}
     if args.start:
         before = read_checkpoint(args.start).meta
         settings["start"] = {"sha256": file_hash(args.start), **{key: before.get(key) for key in ("command", "schedule", "settings", "epoch")}}

@@ -24,14 +24,16 @@ VIEWS = (0.25, 0.75)        # where along a crop's diagonal the windows lie; two
 
 @dataclass(frozen=True)
 class ExpressionConfig:
-    """widths and blocks: channels and residual blocks of the stages; every stage halves the resolution. window: side of the
-    part of a crop that the network sees at once, in training (at random places) and afterwards (at fixed ones)."""
+    """widths and blocks: channels and residual blocks of the stages; every stage after the first halves the resolution, and `stride`,
+    the stem's, divides it before. window: side of the part of a crop that the network sees at once, in training (at random places)
+    and afterwards (at fixed ones)."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
     blocks: tuple[int, ...] = (1, 2, 2, 1)
     embedding: int = 48
     dropout: float = 0.2
     window: int = 40
+    stride: int = 2
 
     def __post_init__(self):
         object.__setattr__(self, "widths", tuple(self.widths))       # JSON brings lists
@@ -42,6 +44,8 @@ class ExpressionConfig:
         if self.embedding < 1 or not 0 <= self.dropout < 1 or not 32 <= self.window <= CROP:
             raise InputError(f"An expression network needs an embedding of 1 or more, dropout in [0, 1) and a window of 32 to {CROP} "
                              f"pixels, not {self.embedding}, {self.dropout} and {self.window}; correct the config.")
+        if self.stride not in (1, 2):
+            raise InputError(f"The stem of an expression network moves 1 or 2 pixels at a time, not {self.stride}; correct the config.")
 
 
 def conv(width_in: int, width: int, stride: int = 1, size: int = 3) -> nn.Sequential:
@@ -74,11 +78,11 @@ class ExpressionNet(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
-        self.stem = conv(1, widths[0], stride=2, size=5)
+        self.stem = conv(1, widths[0], stride=config.stride, size=5)
         stages, width_in = [], widths[0]
         for stage, (width, blocks) in enumerate(zip(widths, config.blocks)):
             for block in range(blocks):
-                # The stem has halved once already; the first stage keeps its resolution.
+                # The first stage keeps the resolution that the stem leaves.
                 stages.append(Block(width_in, width, stride=2 if block == 0 and stage > 0 else 1))
                 width_in = width
         self.stages = nn.Sequential(*stages)

@@ -246,7 +246,7 @@ def track_notes(found: np.ndarray, followed: Followed) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def crop_tokens(crops: np.ndarray, net: ExpressionNet, size: int = 128) -> np.ndarray:
+def crop_tokens(crops: np.ndarray, net: ExpressionNet, size: int = 32) -> np.ndarray:
     """crops (N, 48, 48) uint8, framed as FER2013 -> (N, D_v) float32: the embedding, then the 7 class probabilities.
 
     Probabilities rather than their logarithms: they stay in [0, 1], so an unusual face cannot become an outlier.
