@@ -283,5 +283,5 @@ def test_the_shipped_network_is_small_and_says_what_it_is():
 @pytest.mark.skipif(not (SHIPPED.is_file() and (SHARED / "faces").is_dir()), reason="needs the faces of ../shared")
 def test_the_shipped_network_reaches_what_its_card_says():
     result = evaluate_face(SHIPPED, SHARED, "valid")
-    assert result["accuracy"] >= 0.63 and result["macro_recall"] >= 0.55
+    assert result["accuracy"] >= 0.66 and result["macro_recall"] >= 0.62
     assert result["accuracy"] == pytest.approx(read_checkpoint(SHIPPED).meta["metrics"]["accuracy"], abs=0.003)
