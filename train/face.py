@@ -305,9 +305,9 @@ def add_arguments(parser) -> None:
     parser.add_argument("--batch", type=int, default=64, help="faces a step")
     parser.add_argument("--balance", type=float, default=0.5, help="classes weigh frequency ** -BALANCE in the loss")
     parser.add_argument("--augment", type=float, default=1.0, help="strength of the augmentation, 0 to 1")
-    parser.add_argument("--widths", type=int, nargs="+", default=list(ExpressionConfig.widths), help="channels of the stages")
-    parser.add_argument("--blocks", type=int, nargs="+", default=list(ExpressionConfig.blocks), help="residual blocks of the stages")
-    parser.add_argument("--stride", type=int, choices=(1, 2), default=ExpressionConfig.stride, help="pixels that the first convolution moves at a time")
+    parser.add_argument("--widths", type=int, nargs="+", default=None, help=f"channels of the stages (default: {ExpressionConfig.widths})")
+    parser.add_argument("--blocks", type=int, nargs="+", default=None, help=f"residual blocks of the stages (default: {ExpressionConfig.blocks})")
+    parser.add_argument("--stride", type=int, choices=(1, 2), default=None, help=f"pixels that the first convolution moves at a time (default: {ExpressionConfig.stride})")
     parser.add_argument("--fold", default=None, metavar="K/N", help="train a teacher that does not see part K of N of the training faces")
     parser.add_argument("--teachers", type=Path, nargs="+", default=(), metavar="FILE", help="learn from these too: the teachers of all folds, in their order")
     parser.add_argument("--trust", type=float, default=FaceTask.trust, help="weight of what a teacher says against the label, 0 to 1")
@@ -348,14 +348,18 @@ def load_teachers(paths: Sequence[Path], faces: int, device: torch.device) -> li
 def run(args) -> None:
     if args.average and not args.start:
         raise InputError("--average takes the mean with the weights of --start; give that too.")
+    if args.fold and args.teachers:
+        raise InputError("--fold trains a teacher and --teachers its pupil, who sees all faces; give one of them.")
+    layout = {name: getattr(args, name) for name in ("widths", "blocks", "stride") if getattr(args, name) is not None}
+    if args.start and layout:
+        raise InputError(f"The network of --start has its layout already; leave out --{' and --'.join(layout)}.")
     if args.batch < 2 or args.balance < 0 or not 0 <= args.augment <= 1 or not 0 <= args.trust <= 1:
         raise InputError(f"Batch {args.batch}, balance {args.balance}, augmentation {args.augment} and trust {args.trust} cannot be trained; give "
                          "--batch 2 or more, --balance 0 or more, --augment and --trust from 0 to 1.")
     schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, warmup=0.08, clip=2.0, ema=0.998, seed=args.seed,
                         execution=execution_of(args))
     torch.manual_seed(args.seed)
-    config = ExpressionConfig(widths=tuple(args.widths), blocks=tuple(args.blocks), stride=args.stride)
-    net = load_expression(args.start) if args.start else ExpressionNet(config)
+    net = load_expression(args.start) if args.start else ExpressionNet(ExpressionConfig(**layout))
     fold = Fold.read(args.fold) if args.fold else None
     device, faces = best_device(), read_faces(args.data, "train")
     teachers = load_teachers(args.teachers, len(faces.labels), device)
