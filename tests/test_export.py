@@ -15,6 +15,8 @@ from msademo.features.text import load_text_encoder
 from tests.pickle_support import loaded_once, write_mmsa
 from train import evaluate, export_mmsa
 from train.__main__ import main
+from train.compose import balanced_epoch
+from train.data import training_transcripts
 from train.pickles import read_mmsa
 
 
@@ -49,6 +51,26 @@ def test_it_has_mmsas_keys_and_reads_as_an_mmsa_pickle(complete, tmp_path):
             for m in MODALITIES:
                 values, length = getattr(part, m)[i], part.lengths[m][i]
                 assert (values[length:] == 0).all() and (values[:length] != 0).any(1).all()
+
+
+def test_with_balanced_signs_it_has_the_clips_of_our_trainers_epochs(options, complete, tmp_path):
+    path = tmp_path / "balanced.pkl"
+    assert main(["export-mmsa", *options, "--out", str(path), "--signs", "balanced"]) == 0
+    content, whole = (pickle.loads(file.read_bytes()) for file in (path, complete))
+    rows = training_transcripts(Path(options[1]), ("mosi", "mosei"))
+    epoch = balanced_epoch(rows, np.random.default_rng([1111, 0]))           # the first of WordReader's with this seed
+    train, scores = content["train"], np.array([rows[i].score for i in epoch], np.float32)
+    assert np.array_equal(train["regression_labels"], scores) and (scores > 0).sum() == (scores < 0).sum() and content["about"]["signs"] == "balanced"
+    for key in ("raw_text", "annotations"):
+        assert content["valid"][key] == whole["valid"][key]
+    where = {}
+    for number, row in enumerate(epoch):
+        where.setdefault(row, []).append(number)
+    twice = next(places for row, places in where.items() if rows[row].corpus == "mosi" and len(places) == 2)
+    for turn, place in enumerate(twice):                                     # a transcript's second clip is its second composition
+        mine, other = train["audio"][place], whole["train"]["audio"][turn * len(rows) + epoch[place]]
+        assert np.array_equal(mine, other)
+    assert not np.array_equal(train["audio"][twice[0]], train["audio"][twice[1]])
 
 
 def test_masks_are_those_that_evaluate_measures_under(options, complete, encoders, one_encoder, tmp_path):

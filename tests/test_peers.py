@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def one_encoder():
 
 @pytest.fixture(scope="module")
 def source(data, checkpoints, tmp_path_factory):
-    return Source(data, checkpoints / "text.safetensors", checkpoints / "face.safetensors", tmp_path_factory.mktemp("cache"), ("mosi",))
+    return Source(data, checkpoints / "text.safetensors", checkpoints / "face.safetensors", tmp_path_factory.mktemp("cache"), ("mosi",), signs="all")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def corpus(source, one_encoder, tmp_path_factory):
 def test_the_training_corpus_and_what_a_batch_of_it_is(corpus, side):
     batches, models = side
     content = pickle.loads(corpus.read_bytes())
-    assert len(content["train"]["id"]) == 12 and len(content["valid"]["id"]) == 12 * 3 * 4 and set(content) == {"train", "valid", "about"}
+    assert content["about"]["signs"] == "all" and len(content["train"]["id"]) == 12 and len(content["valid"]["id"]) == 12 * 3 * 4 and set(content) == {"train", "valid", "about"}
     shares = [content["valid"]["audio_missing"][36 * i:36 * i + 36].sum() / sum(content["valid"]["audio_lengths"][36 * i:36 * i + 36]) for i in range(4)]
     assert shares == pytest.approx([0.0, 0.3, 0.6, 0.9], abs=0.07)
     train = batches.read_pickle(corpus)["train"]
@@ -136,6 +137,15 @@ def test_the_training_corpus_and_what_a_batch_of_it_is(corpus, side):
             assert packed["text"][:, 1].sum(1).tolist() == np.asarray(train["text_lengths"]).tolist()
             first = models.MeanPlace()(packed["text_m"])[:, 0]
             np.testing.assert_allclose(first[0].numpy(), values[0][there[0]].mean(0), atol=1e-4)
+
+
+def test_peers_get_the_clips_of_our_trainers_epochs_unless_told(source, one_encoder, tmp_path):
+    balanced = replace(source, signs=peers.arguments().parse_args(["--data", "d", "--json", "j", "--markdown", "m"]).signs)
+    assert balanced.signs == "balanced" and balanced.mark != source.mark
+    write_corpus(tmp_path / "c.pkl", balanced, "masked", one_encoder(source.text), say=lambda text: None)
+    content = pickle.loads((tmp_path / "c.pkl").read_bytes())
+    scores = content["train"]["regression_labels"]
+    assert content["about"]["signs"] == "balanced" and len(scores) > 12 and (scores > 0).sum() == (scores < 0).sum()
 
 
 def test_batches_cover_every_clip_and_texts_keep_their_end(measured, corpus, side):

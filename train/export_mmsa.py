@@ -1,6 +1,7 @@
 """python -m train export-mmsa: the composed corpus as an MMSA pickle, for any MMSA-style repository, complete or with tokens missing.
 
-Train holds fixed compositions of the training transcripts, the ones PGMF is trained on; valid and test hold the first composition that `evaluate`
+Train holds fixed compositions of the training transcripts, the ones PGMF is trained on: every transcript as often, or (`--signs balanced`) those of
+an epoch of our trainers, with as many positive as negative scores. Valid and test hold the first composition that `evaluate`
 measures on, under the masks of the draw that is asked for. Text features are the text encoder's, read after words were taken away; missing steps
 are zeros, and *_missing (N, L) says which. There is no text_bert: the encoder's ids are no BERT's. With the rate "random" every clip has one of its
 own, uniform from 0 to what our trainers mask at most.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import time
+from itertools import count, product
 from pathlib import Path
 from typing import Mapping, Sequence
 
@@ -22,7 +24,7 @@ from msademo.errors import InputError
 from msademo.features.bundle import Features, token_masks
 from msademo.features.text import TextEncoder, load_text_encoder
 from msademo.guidance.offline import write_prompt
-from train.compose import Composer
+from train.compose import Composer, balanced_epoch
 from train.data import SPLITS, Transcript, read_transcripts, training_transcripts
 from train.jobs import CACHE
 from train.loop import best_device
@@ -31,14 +33,26 @@ from train.prompts import fixed_clip
 from train.words import Masking
 
 AT_ONCE = 256               # clips whose texts are read together
+SIGNS = ("all", "balanced")
 CLASSES = ("Negative", "Neutral", "Positive")
 
 
-def clips_of(split: str, transcripts: Sequence[Transcript], composer: Composer, encoder: TextEncoder, seed: int, compositions: int) -> list[tuple[Transcript, Features]]:
+def training_rows(transcripts: Sequence[Transcript], signs: str, seed: int, compositions: int) -> list[tuple[int, int]]:
+    """(composition, number of the transcript) of each training clip: `compositions` times every transcript, or as many epochs of train.compose's
+    balanced_epoch. A transcript's clips are its compositions 0, 1, ... in turn."""
+    if signs == "all":
+        return list(product(range(compositions), range(len(transcripts))))
+    rows = [int(row) for epoch in range(compositions) for row in balanced_epoch(transcripts, np.random.default_rng([seed, epoch]))]
+    turns = {row: count() for row in set(rows)}
+    return [(next(turns[row]), row) for row in rows]
+
+
+def clips_of(split: str, transcripts: Sequence[Transcript], composer: Composer, encoder: TextEncoder, seed: int, compositions: int,
+             signs: str = "all") -> list[tuple[Transcript, Features]]:
     """The clips of one split with their transcripts."""
     tokens = [encoder.tokenize(row.words) for row in transcripts]
     if split == "train":
-        return [(row, fixed_clip(composer, t, row.score, seed, number, i)) for number in range(compositions) for i, (row, t) in enumerate(zip(transcripts, tokens))]
+        return [(transcripts[i], fixed_clip(composer, tokens[i], transcripts[i].score, seed, number, i)) for number, i in training_rows(transcripts, signs, seed, compositions)]
     rng = np.random.default_rng([seed, 0])
     return [(row, composer.clip(t, row.score, rng)) for row, t in zip(transcripts, tokens)]
 
@@ -95,7 +109,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with mosi/, mosei/, voices/ and faces/")
     parser.add_argument("--out", type=Path, required=True, help="the pickle to write")
     parser.add_argument("--corpora", nargs="+", choices=("mosi", "mosei"), default=["mosi", "mosei"], help="whose training transcripts; valid and test are MOSI's")
-    parser.add_argument("--compositions", type=int, default=1, help="training clips a transcript")
+    parser.add_argument("--compositions", type=int, default=1, help="training clips a transcript, or epochs with balanced signs")
+    parser.add_argument("--signs", choices=SIGNS, default="all", help="training clips: all transcripts alike; balanced: as many positive as negative ones, MOSI's twice, as in our trainers' epochs")
     parser.add_argument("--rate", default="0", help="share of the tokens that is missing in every split and modality; random: of each clip one of its own")
     parser.add_argument("--absent", nargs="+", choices=MODALITIES, default=[], help="modalities that are missing altogether")
     parser.add_argument("--draw", type=int, default=0, help="number of the mask draw, as evaluate counts them")
@@ -116,13 +131,13 @@ def run(args: argparse.Namespace) -> None:
         transcripts = training_transcripts(args.data, args.corpora) if split == "train" else [row for row in read_transcripts(args.data, "mosi", split) if row.words]
         if not transcripts:
             raise InputError(f"{args.data} has no {split} rows in mosi/label.csv, and an MMSA pickle needs all three splits.")
-        clips[split] = clips_of(split, transcripts, Composer(load_pool(args.data, split, args.face, args.cache)), encoder, args.seed, args.compositions)
+        clips[split] = clips_of(split, transcripts, Composer(load_pool(args.data, split, args.face, args.cache)), encoder, args.seed, args.compositions, args.signs)
     every = [clip for part in clips.values() for _, clip in part]
     steps = {"text": min(args.steps, max(len(clip.tokens) for clip in every)), **{m: max(len(clip.track(m).values) for clip in every) for m in ("audio", "vision")}}
     content = {split: export_split(split, part, encoder, ratios_of(len(part), rate, args.absent, args.seed), args.seed, args.draw, steps)
                for split, part in clips.items()}
     content["about"] = {"corpus": "composed corpus: CMU-MOSI and CMU-MOSEI transcripts and scores, RAVDESS and Emo-DB voices, FER2013 faces; research use, RAVDESS CC BY-NC-SA 4.0",
-                        "seed": args.seed, "draw": args.draw, "missing": {m: 1.0 if m in args.absent else args.rate if rate is None else rate for m in MODALITIES}, "text_sha256": file_hash(args.text), "face_sha256": file_hash(args.face)}
+                        "seed": args.seed, "signs": args.signs, "draw": args.draw, "missing": {m: 1.0 if m in args.absent else args.rate if rate is None else rate for m in MODALITIES}, "text_sha256": file_hash(args.text), "face_sha256": file_hash(args.face)}
     with written_atomically(args.out) as file:              # no second copy of gigabytes in memory
         pickle.dump(content, file, protocol=4)
     print(f"wrote {args.out}: " + ", ".join(f"{split} {len(part)}" for split, part in clips.items()) + "; text "

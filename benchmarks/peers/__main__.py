@@ -26,6 +26,7 @@ from msademo.checkpoint import write_atomically
 from msademo.errors import InputError
 from msademo.features.text import load_text_encoder
 from train.evaluate import COMPOSITIONS, parse_rates
+from train.export_mmsa import SIGNS
 from train.jobs import CACHE
 
 PEERS = ("lf_dnn", "tfn", "lmf", "mfn", "mult", "self_mm", "tfr_net")
@@ -57,7 +58,7 @@ class Work:
             raise InputError("--draws must be 1 at least, --epochs not negative.")
         if set(args.models) & set(ours.SHIPPED) and 0 not in self.rates:
             raise InputError("--rates must have 0 in it: a training step of ours has every word as its target.")
-        self.source = Source(args.data, args.text, args.face, args.cache, tuple(args.corpora), args.compositions)
+        self.source = Source(args.data, args.text, args.face, args.cache, tuple(args.corpora), args.compositions, args.signs)
         encoder = load_text_encoder(args.text)
         self.bench = self.source.bench(encoder, args.split)
         self.cases = list(cases_of(self.rates, args.draws))
@@ -161,11 +162,12 @@ class Work:
 
     def about(self) -> str:
         args = self.args
+        unit, whose = ("epoch", "our trainers' (as many positive as negative clips, MOSI's transcripts twice) from") if args.signs == "balanced" else ("composition", "the training transcripts of")
+        drawn = f"{args.compositions} {unit}{'s' * (args.compositions > 1)} of {whose}"
         return (f"Composed corpus, {len(self.bench.truth)} transcripts of MOSI's {args.split} split; means over {COMPOSITIONS} compositions and {args.draws} mask draws a rate, "
                 "± the deviation over seeds. Every model reads the same features under the same masks; words are taken away before the text encoder reads them, and the epoch was chosen "
-                f"on valid. Peers: MMSA 2.2.1, its trainers and hyper-parameters, {args.compositions} composition{'s' * (args.compositions > 1)} of the training transcripts of "
-                f"{' and '.join(args.corpora).upper()}, complete or each masked at a rate of its own; features standardised, voice and face averaged over the steps left for LF-DNN, TFN, LMF "
-                "and MFN, padding in front for these and MulT; Self-MM and TFR-Net get our text features in their BERT's place. Ours: the shipped checkpoints (MOSI and MOSEI, signs balanced) for seed 1111, others by the same commands. "
+                f"on valid. Peers: MMSA 2.2.1, its trainers and hyper-parameters, {drawn} {' and '.join(args.corpora).upper()}, complete or each masked at a rate of its own; "
+                "features standardised, voice and face averaged over the steps left for LF-DNN, TFN, LMF and MFN, padding in front for these and MulT; Self-MM and TFR-Net get our text features in their BERT's place. Ours: the shipped checkpoints (MOSI and MOSEI, signs balanced) for seed 1111, others by the same commands. "
                 f"Times: a batch of {BATCH} clips, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}.")
 
 
@@ -181,7 +183,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rates", default="0:0.9:0.1")
     parser.add_argument("--draws", type=int, default=10, help="mask draws a rate")
     parser.add_argument("--corpora", nargs="+", choices=("mosi", "mosei"), default=["mosi", "mosei"], help="whose training transcripts the peers get")
-    parser.add_argument("--compositions", type=int, default=1, help="training clips a transcript for the peers")
+    parser.add_argument("--compositions", type=int, default=1, help="training clips a transcript for the peers, or epochs with balanced signs")
+    parser.add_argument("--signs", choices=SIGNS, default="balanced", help="the peers' training clips: balanced, as ours are trained; all: scores as they come")
     parser.add_argument("--epochs", type=int, default=0, help="most epochs of a peer; 0: until MMSA's trainer stops early")
     parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="where all that is made is kept")
     parser.add_argument("--json", type=Path, required=True)

@@ -37,7 +37,7 @@ TEXT_STEPS = 50             # what MMSA's own pickles of MOSI and MOSEI are padd
 @dataclass(frozen=True)
 class Source:
     """Where everything comes from; `mark` names it, so that a file of another corpus or encoder is never taken for this one's.
-    compositions: training clips a transcript. seed: of compositions and masks, whatever seed a model is trained with."""
+    signs, compositions: which training clips, as train.export_mmsa has them. seed: of compositions and masks, whatever seed a model is trained with."""
 
     data: Path
     text: Path
@@ -45,6 +45,7 @@ class Source:
     cache: Path
     corpora: tuple[str, ...] = ("mosi", "mosei")
     compositions: int = 1
+    signs: str = "balanced"
     seed: int = 1111
 
     def __post_init__(self):
@@ -54,7 +55,7 @@ class Source:
     @cached_property
     def mark(self) -> str:
         rows = [(row.key, row.words, row.score) for row in training_transcripts(self.data, self.corpora)]
-        told = [rows, file_hash(self.text), file_hash(self.face), self.compositions, self.seed, TEXT_STEPS]
+        told = [rows, file_hash(self.text), file_hash(self.face), self.compositions, self.seed, TEXT_STEPS, self.signs]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
     def bench(self, encoder: TextEncoder, split: str) -> Bench:
@@ -87,7 +88,7 @@ def write_corpus(path: Path, source: Source, training: str, encoder: TextEncoder
     masks drawn apart from those that are measured."""
     masked = training == "masked"
     pool = load_pool(source.data, "train", source.face, source.cache, say=say)
-    train = clips_of("train", training_transcripts(source.data, source.corpora), Composer(pool), encoder, source.seed, source.compositions)
+    train = clips_of("train", training_transcripts(source.data, source.corpora), Composer(pool), encoder, source.seed, source.compositions, source.signs)
     rows, bench = [row for row in read_transcripts(source.data, "mosi", "valid") if row.words], source.bench(encoder, "valid")
     voices = [len(values) for variants in pool.voices for values in variants] + [len(clip.audio.values) for clips in bench.clips for clip in clips]
     steps = {"text": TEXT_STEPS, "audio": max(voices), "vision": Composition().frames[1]}
@@ -95,7 +96,7 @@ def write_corpus(path: Path, source: Source, training: str, encoder: TextEncoder
     cases = [(rate, list(zip(rows, clips))) for rate in (VALID_RATES if masked else (0.0,)) for clips in bench.clips[:VALID_COMPOSITIONS]]
     once = Once(encoder)
     content["valid"] = joined([export_split(f"{training} valid", clips, once, ratios_of(len(clips), rate), 0, 0, steps, say) for rate, clips in cases])
-    content["about"] = {"corpus": "composed corpus, train and valid", "training": training, "corpora": list(source.corpora), "seed": source.seed}
+    content["about"] = {"corpus": "composed corpus, train and valid", "training": training, "corpora": list(source.corpora), "signs": source.signs, "seed": source.seed}
     with written_atomically(path) as file:
         pickle.dump(content, file, protocol=4)
     say(f"peers: wrote {path.name}: train {len(train)}, valid {len(content['valid']['id'])} clips")
