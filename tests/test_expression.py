@@ -180,7 +180,9 @@ def test_teachers_and_their_pupil_by_command(tmp_path, monkeypatch, capsys):
     assert load_expression("pupil.safetensors").config.stride == 1
     capsys.readouterr()
     assert main([*pupil, "--teachers", "t1.safetensors", "t0.safetensors"]) == 2 and "t1.safetensors is not the teacher of part 0 of 2" in capsys.readouterr().err
-    assert main([*pupil, "--teachers", "pupil.safetensors"]) == 2 and main([*pupil, "--fold", "2/2"]) == 2 and main([*pupil, "--trust", "2"]) == 2
+    assert main([*pupil, "--teachers", "pupil.safetensors"]) == 2 and main([*pupil, "--fold", "2/2"]) == 2 and main([*pupil, "--trust", "0.5"]) == 2
+    assert "give --teachers too" in capsys.readouterr().err
+    assert main([*pupil, "--teachers", "t0.safetensors", "t1.safetensors", "--trust", "2"]) == 2 and "trust 2.0 cannot be trained" in capsys.readouterr().err
     # A pupil of part of the faces would hear teachers on faces they have seen; a further leg cannot change its layout.
     assert main([*pupil, "--fold", "0/2", "--teachers", "t0.safetensors", "t1.safetensors"]) == 2 and main([*pupil, "--start", "pupil.safetensors"]) == 2
     assert "leave out --widths and --blocks and --stride" in capsys.readouterr().err

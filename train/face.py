@@ -264,6 +264,8 @@ class FaceTask:
         self.device = next(self.model.parameters()).device
         self.weights = class_weights(self.train.labels, self.balance).to(self.device)
         self.images, self.labels = torch.from_numpy(self.train.images).to(self.device), torch.from_numpy(self.train.labels).to(self.device)
+        folds = [Fold(k, len(self.teachers)) for k in range(len(self.teachers))]
+        self.unseen = [torch.from_numpy(fold.of(len(self.train.labels))).to(self.device) for fold in folds]
 
     def batches(self, epoch: int):
         generator = torch.Generator(self.device).manual_seed(self.seed * 100_003 + epoch)
@@ -279,9 +281,9 @@ class FaceTask:
         given = labels * (1 - self.smoothing) + self.smoothing / len(EXPRESSIONS)
         if not self.teachers:
             return given
-        fold, said = rows % len(self.teachers), torch.zeros_like(given)
-        for k, teacher in enumerate(self.teachers):
-            part = (fold == k).nonzero()[:, 0]
+        said = torch.zeros_like(given)
+        for unseen, teacher in zip(self.unseen, self.teachers):
+            part = unseen[rows].nonzero()[:, 0]
             if len(part):                               # a small batch may hold no face of a fold
                 said[part] = teacher(crops[part])[1].float().softmax(-1)
         return self.trust * said + (1 - self.trust) * labels
@@ -310,7 +312,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--stride", type=int, choices=(1, 2), default=None, help=f"pixels that the first convolution moves at a time (default: {ExpressionConfig.stride})")
     parser.add_argument("--fold", default=None, metavar="K/N", help="train a teacher that does not see part K of N of the training faces")
     parser.add_argument("--teachers", type=Path, nargs="+", default=(), metavar="FILE", help="learn from these too: the teachers of all folds, in their order")
-    parser.add_argument("--trust", type=float, default=FaceTask.trust, help="weight of what a teacher says against the label, 0 to 1")
+    parser.add_argument("--trust", type=float, default=None, help=f"weight of what a teacher says against the label, 0 to 1 (default: {FaceTask.trust})")
     parser.add_argument("--start", default=None, help="checkpoint to go on from instead of random weights")
     parser.add_argument("--average", action="store_true", help="keep the mean of the trained weights and --start's where valid says it is better")
     parser.add_argument("--seed", type=int, default=1111)
@@ -350,11 +352,14 @@ def run(args) -> None:
         raise InputError("--average takes the mean with the weights of --start; give that too.")
     if args.fold and args.teachers:
         raise InputError("--fold trains a teacher and --teachers its pupil, who sees all faces; give one of them.")
+    if args.trust is not None and not args.teachers:
+        raise InputError("--trust says how much teachers count; give --teachers too.")
+    trust = FaceTask.trust if args.trust is None else args.trust
     layout = {name: getattr(args, name) for name in ("widths", "blocks", "stride") if getattr(args, name) is not None}
     if args.start and layout:
         raise InputError(f"The network of --start has its layout already; leave out --{' and --'.join(layout)}.")
-    if args.batch < 2 or args.balance < 0 or not 0 <= args.augment <= 1 or not 0 <= args.trust <= 1:
-        raise InputError(f"Batch {args.batch}, balance {args.balance}, augmentation {args.augment} and trust {args.trust} cannot be trained; give "
+    if args.batch < 2 or args.balance < 0 or not 0 <= args.augment <= 1 or not 0 <= trust <= 1:
+        raise InputError(f"Batch {args.batch}, balance {args.balance}, augmentation {args.augment} and trust {trust} cannot be trained; give "
                          "--batch 2 or more, --balance 0 or more, --augment and --trust from 0 to 1.")
     schedule = Schedule(epochs=args.epochs, lr=args.lr, weight_decay=0.05, warmup=0.08, clip=2.0, ema=0.998, seed=args.seed,
                         execution=execution_of(args))
@@ -364,12 +369,12 @@ def run(args) -> None:
     device, faces = best_device(), read_faces(args.data, "train")
     teachers = load_teachers(args.teachers, len(faces.labels), device)
     task = FaceTask(without(faces, fold), read_faces(args.data, "valid"), net.to(device),
-                    size=args.batch, seed=args.seed, balance=args.balance, how=Augmentation().scaled(args.augment), teachers=teachers, trust=args.trust)
+                    size=args.batch, seed=args.seed, balance=args.balance, how=Augmentation().scaled(args.augment), teachers=teachers, trust=trust)
     settings = {"batch": args.batch, "balance": args.balance, "smoothing": task.smoothing, "augmentation": asdict(task.how), "faces": len(faces.labels)}
     if fold:
         settings["fold"] = [fold.part, fold.parts]
     if teachers:
-        settings |= {"teachers": [file_hash(path) for path in args.teachers], "trust": args.trust}
+        settings |= {"teachers": [file_hash(path) for path in args.teachers], "trust": trust}
     if args.start:
         before = read_checkpoint(args.start).meta
         settings["start"] = {"sha256": file_hash(args.start), **{key: before.get(key) for key in ("command", "schedule", "settings", "epoch")}}
