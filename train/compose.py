@@ -136,3 +136,8 @@ def balanced_epoch(transcripts: Sequence[Transcript], rng: np.random.Generator, 
     fewer = min((signs > 0).sum(), (signs < 0).sum())
     kept = np.concatenate([rows[signs > 0][:fewer], rows[signs < 0][:fewer], rows[signs == 0]])
     return rng.permutation(kept)
+
+
+def epoch_rows(transcripts: Sequence[Transcript], seed: int, epoch: int) -> np.ndarray:
+    """The rows of training epoch `epoch`, from 0, with this seed; the same wherever they are asked for."""
+    return balanced_epoch(transcripts, np.random.default_rng([seed, epoch]))

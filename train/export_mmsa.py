@@ -24,7 +24,7 @@ from msademo.errors import InputError
 from msademo.features.bundle import Features, token_masks
 from msademo.features.text import TextEncoder, load_text_encoder
 from msademo.guidance.offline import write_prompt
-from train.compose import Composer, balanced_epoch
+from train.compose import Composer, epoch_rows
 from train.data import SPLITS, Transcript, read_transcripts, training_transcripts
 from train.jobs import CACHE
 from train.loop import best_device
@@ -38,11 +38,11 @@ CLASSES = ("Negative", "Neutral", "Positive")
 
 
 def training_rows(transcripts: Sequence[Transcript], signs: str, seed: int, compositions: int) -> list[tuple[int, int]]:
-    """(composition, number of the transcript) of each training clip: `compositions` times every transcript, or as many epochs of train.compose's
-    balanced_epoch. A transcript's clips are its compositions 0, 1, ... in turn."""
+    """(composition, number of the transcript) of each training clip: `compositions` times every transcript, or as many epochs of our
+    trainers (epoch_rows). A transcript's clips are its compositions 0, 1, ... in turn."""
     if signs == "all":
         return list(product(range(compositions), range(len(transcripts))))
-    rows = [int(row) for epoch in range(compositions) for row in balanced_epoch(transcripts, np.random.default_rng([seed, epoch]))]
+    rows = [int(row) for epoch in range(compositions) for row in epoch_rows(transcripts, seed, epoch)]
     turns = {row: count() for row in set(rows)}
     return [(next(turns[row]), row) for row in rows]
 

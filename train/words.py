@@ -23,7 +23,7 @@ from msademo.corruption import missing
 from msademo.errors import InputError
 from msademo.features.prompt import PromptReader
 from msademo.features.text import TextEncoder, TextTokens
-from train.compose import balanced_epoch
+from train.compose import epoch_rows
 from train.data import Transcript
 from train.prompts import PromptBook
 
@@ -108,7 +108,7 @@ class WordReader:
         self.clean = cached(Path(folder) / f"words-{whole}.safetensors", encoder, self.tokens, [np.zeros(len(t), bool) for t in self.tokens])
 
     def rows(self, epoch: int) -> np.ndarray:
-        return balanced_epoch(self.transcripts, np.random.default_rng([self.seed, epoch]))
+        return epoch_rows(self.transcripts, self.seed, epoch)
 
     def epoch(self, number: int) -> EpochWords:
         rows, rng = self.rows(number), np.random.default_rng([self.seed, number, 2])
