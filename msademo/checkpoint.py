@@ -3,6 +3,8 @@
 The header's metadata holds one JSON document (key "msademo"): format version, method, config, and whatever else the
 method needs at inference (feature statistics, label scale) or a reader wants to know (metrics with split and protocol,
 data and terms, training command, seed, package versions). Nothing is ever unpickled.
+
+Matrices of the encoders are kept in 8 bits (`in_eight_bits`) and come back as float32, so only this file knows of it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from msademo.errors import InputError
 
 FORMAT_VERSION = 1
 KEY = "msademo"
+STEP = "#step"            # ends the name of the steps that belong to a matrix in 8 bits
 METHOD_NAME = re.compile(r"[\w-]{1,40}")
 RECORDED_PACKAGES = ("torch", "numpy", "transformers", "librosa", "mediapipe")
 
@@ -86,6 +89,32 @@ def save_checkpoint(path: str | Path, method: str, config: dict, tensors: dict[s
     write_atomically(path, save(contiguous, metadata={KEY: json.dumps(document, sort_keys=True)}))
 
 
+def in_eight_bits(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights for `save_checkpoint` at half the size of half precision: each matrix (N, ...) as int8 with a step (N,) of its own a row, each
+    value within half a step, which is 1/254 of its row's largest; all else in half precision. Numbers must be finite."""
+    kept = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2:
+            kept[name] = tensor.half()
+            continue
+        rows = tensor.detach().float().flatten(1)
+        step = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        kept[name], kept[name + STEP] = (rows / step[:, None]).round().to(torch.int8).reshape(tensor.shape), step
+    return kept
+
+
+def _from_eight_bits(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The inverse of in_eight_bits, of whatever has steps; ValueError where steps do not belong to a matrix of theirs."""
+    whole = {name: tensor for name, tensor in tensors.items() if not name.endswith(STEP)}
+    for name, step in tensors.items():
+        if name.endswith(STEP):
+            matrix = whole.get(name.removesuffix(STEP))
+            if matrix is None or matrix.dtype != torch.int8 or matrix.ndim < 2 or step.shape != matrix.shape[:1] or not step.is_floating_point():
+                raise ValueError(f"{name} belongs to no matrix")
+            whole[name.removesuffix(STEP)] = matrix.float() * step.float().reshape(-1, *[1] * (matrix.ndim - 1))
+    return whole
+
+
 def read_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     """Read a checkpoint without unpickling; `method`, when given, is the only one accepted.
 
@@ -97,9 +126,9 @@ def read_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = _from_eight_bits({name: file.get_tensor(name) for name in file.keys()})
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path.name} cannot be read as a safetensors checkpoint (it may be cut off or of another format); "
+        raise InputError(f"{path.name} cannot be read as a safetensors checkpoint (it may be cut off, damaged or of another format); "
                          "restore it or train it again.") from error
     if header is None:
         raise InputError(f"{path.name} is a safetensors file but not a checkpoint of msademo; give one that `python -m train` wrote.")

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from msademo import checkpoint as module
 from msademo.backbones.expression import load_expression
-from msademo.checkpoint import FORMAT_VERSION, KEY, file_hash, load_weights, read_checkpoint, save_checkpoint, write_atomically
+from msademo.checkpoint import FORMAT_VERSION, KEY, STEP, file_hash, in_eight_bits, load_weights, read_checkpoint, save_checkpoint, write_atomically
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
 from msademo.features.bundle import Statistics
@@ -57,6 +57,33 @@ def test_round_trip(saved):
     for name, tensor in tensors().items():
         assert read.tensors[name].dtype == tensor.dtype and torch.equal(read.tensors[name], tensor)
     assert read_checkpoint(str(saved)).method == "pglh"
+
+
+def test_matrices_in_eight_bits_come_back_within_half_a_step(tmp_path):
+    torch.manual_seed(0)
+    whole = {"wide": torch.randn(5, 7) * torch.tensor([1e-6, 0.1, 1, 30, 0])[:, None], "conv": torch.randn(4, 3, 2, 2), "bias": torch.randn(6)}
+    save_checkpoint(tmp_path / "bytes.safetensors", "pglh", CONFIG, in_eight_bits(whole))
+    save_checkpoint(tmp_path / "halves.safetensors", "pglh", CONFIG, {"wide": torch.zeros(200, 100).half()})
+    save_checkpoint(tmp_path / "small.safetensors", "pglh", CONFIG, in_eight_bits({"wide": torch.zeros(200, 100)}))
+    read = read_checkpoint(tmp_path / "bytes.safetensors").tensors
+    assert read.keys() == whole.keys()
+    for name in ("wide", "conv"):
+        rows = whole[name].flatten(1)
+        bound = rows.abs().amax(1, keepdim=True) / 254
+        assert read[name].shape == whole[name].shape and ((read[name].flatten(1) - rows).abs() <= bound * 1.001 + 1e-30).all()
+        assert (read[name].flatten(1) - rows).abs().max() > 0
+    assert torch.equal(read["bias"], whole["bias"].half())
+    again = read_checkpoint(tmp_path / "bytes.safetensors").tensors
+    assert all(torch.equal(again[name], read[name]) for name in read)
+    assert (tmp_path / "small.safetensors").stat().st_size < 0.6 * (tmp_path / "halves.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("damaged", [
+    {"a" + STEP: torch.ones(3)}, {"a": torch.ones(3, 2), "a" + STEP: torch.ones(3)}, {"a": torch.ones(3, 2).to(torch.int8), "a" + STEP: torch.ones(2)},
+    {"a": torch.ones(3).to(torch.int8), "a" + STEP: torch.ones(3)}, {"a": torch.ones(3, 2).to(torch.int8), "a" + STEP: torch.ones(3).to(torch.int8)}])
+def test_steps_that_belong_to_no_matrix_are_refused(tmp_path, damaged):
+    save_checkpoint(tmp_path / "odd.safetensors", "pglh", CONFIG, damaged)
+    refused(lambda: read_checkpoint(tmp_path / "odd.safetensors"), "odd.safetensors", "damaged")
 
 
 def test_the_same_contents_make_the_same_file(saved, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from msademo.checkpoint import file_hash, save_checkpoint
+from msademo.checkpoint import file_hash, in_eight_bits, save_checkpoint
 from msademo.models.spro import CLASSES, SPROConfig
 from msademo.registry import build_spro
 from train.execution import add_execution_arguments, execution_of
@@ -95,8 +95,8 @@ def train_and_save(args: argparse.Namespace, config: SPROConfig, settings: SPROS
     model = task.model
     config = replace(model.config, image_weight=best.metrics["image_weight"])
     metrics, shares = task.metrics(config.image_weight), task.labels.bincount(minlength=len(CLASSES)) / len(task.labels)
-    tensors = {name: value.half() if name.startswith(("text.", "image.")) and value.ndim >= 2 else value
-               for name, value in model.state_dict().items()}
+    tensors = model.state_dict()
+    tensors |= in_eight_bits({name: value for name, value in tensors.items() if name.startswith(("text.", "image.")) and value.ndim >= 2})
     save_checkpoint(
         args.out, "spro", asdict(config), tensors, classes=list(CLASSES), class_shares=dict(zip(CLASSES, shares.tolist())),
         tuned=what_is_tuned(config), start={"text_sha256": mark["text"]},

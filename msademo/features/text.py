@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from msademo.backbones.e5 import load_e5
-from msademo.checkpoint import load_weights, read_checkpoint
+from msademo.checkpoint import in_eight_bits, load_weights, read_checkpoint
 from msademo.errors import InputError
 
 MAX_TOKENS = 256      # with CLS and SEP; the corpora's longest transcript has some 340, everything else is far below
@@ -135,9 +135,9 @@ class TextEncoder(nn.Module):
         return features
 
     def tuned_weights(self) -> dict[str, torch.Tensor]:
-        """The trained layers in half precision, by name: what a text checkpoint holds."""
+        """The trained layers in 8 bits, by name: what a text checkpoint holds."""
         state = self.backbone.state_dict()
-        return {name: state[name].half() for name in self.trainable}
+        return in_eight_bits({name: state[name] for name in self.trainable})
 
 
 class TunedLayers(nn.Module):
