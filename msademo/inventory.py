@@ -13,7 +13,7 @@ from typing import Mapping
 
 from safetensors import SafetensorError, safe_open
 
-from msademo.checkpoint import FORMAT_VERSION, KEY, file_hash
+from msademo.checkpoint import FORMAT_VERSION, KEY, STEP, file_hash
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
 from msademo.options import MODELS
@@ -72,7 +72,7 @@ def _header(path: Path) -> tuple[dict, int]:
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})[KEY])
-            count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+            count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys() if not name.endswith(STEP))
         if not isinstance(meta["config"], dict) or not isinstance(meta["method"], str):
             raise TypeError("the header is of another form")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from msademo.backbones import e5
-from msademo.checkpoint import read_checkpoint, save_checkpoint
+from msademo.checkpoint import file_hash, read_checkpoint, save_checkpoint
 from msademo.errors import InputError
 from msademo.features.text import MAX_TOKENS, TextEncoder, load_text_encoder
 from msademo.transcript import split_words
@@ -201,7 +201,6 @@ def test_quantised_rows_are_scale_times_nibble_less_8():
 
 def test_the_encoder_is_tuned_and_a_further_leg_goes_on_from_it(data, encoders, tmp_path):
     """A leg that starts from a checkpoint keeps its layers and tells where it came from; one step leaves the weights near."""
-    from msademo.checkpoint import file_hash, read_checkpoint
     from train.__main__ import main
     start, out = encoders / "text.safetensors", tmp_path / "text.safetensors"
     common = ["text", "--data", str(data), "--epochs", "1", "--lr", "1e-6"]
@@ -253,3 +252,45 @@ def test_rated_sentences_have_a_read_out_of_their_own(data, encoders, rated, tmp
     touched = task.model.score.weight.grad.abs().sum(1) > 0
     assert touched.tolist() == [number == READ_OUTS["tweets"] for number in range(5)]
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in task.model.encoder.parameters())
+
+
+@pytest.fixture
+def lexicon(rated):
+    """Rated sentences and, beside them, rated words as VADER writes them, an emoticon among them."""
+    (rated / "vader_sentiment_lexicon.txt").write_text("$:\t-1.5\t0.8\t[-1, -2]\ngood_will\t2.0\t0.9\t[2, 2]\nawful\t-4\t0.1\t[-4, -4]\nok\t1.2\t0.8\t[1, 1]\n", encoding="latin-1")
+    return rated
+
+
+def test_words_of_the_lexicon_are_sentences_of_one_word(lexicon):
+    from train.data import LEXICON, read_lexicon
+    assert [(row.corpus, row.words, row.score) for row in read_lexicon(lexicon)] == [(LEXICON, ("good", "will"), 1.5), (LEXICON, ("awful",), -3.0)]
+    (lexicon / "vader_sentiment_lexicon.txt").write_text("awful\t-4\t0.1\ngood\n", encoding="latin-1")
+    with pytest.raises(InputError, match="vader_sentiment_lexicon.txt, line 2"):
+        read_lexicon(lexicon)
+    (lexicon / "vader_sentiment_lexicon.txt").unlink()
+    with pytest.raises(InputError, match="There is no .*vader_sentiment_lexicon.txt"):
+        read_lexicon(lexicon)
+
+
+def test_two_legs_with_the_lexicon_are_averaged(data, encoders, lexicon, tmp_path, capsys):
+    """Two legs that differ in seed and in what they saw; the mean lies between them and tells of both."""
+    from train.__main__ import main
+    legs = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for seed, (leg, more) in enumerate(zip(legs, ([], ["--lexicon"]))):
+        assert main(["text", "--data", str(data), "--start", str(encoders / "text.safetensors"), "--rated", str(lexicon), *more, "--epochs", "1", "--lr", "1e-4",
+                     "--seed", str(seed), "--out", str(leg), "--work", str(tmp_path / leg.stem)]) == 0
+    assert main(["text", "--average", *map(str, legs), "--out", str(tmp_path / "mean.safetensors")]) == 0
+    a, b, mean = (read_checkpoint(path, "text") for path in (*legs, tmp_path / "mean.safetensors"))
+    for name, tensor in mean.tensors.items():
+        middle = (a.tensors[name].float() + b.tensors[name].float()) / 2
+        assert torch.allclose(tensor.float(), middle, atol=float(middle.abs().max()) / 200)
+    assert any(not torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    assert [leg["sha256"] for leg in mean.meta["averaged"]] == [file_hash(leg) for leg in legs] and "lexicon" in mean.meta["data"] and "lexicon" not in a.meta["data"]
+    assert load_text_encoder(tmp_path / "mean.safetensors").dim == 384
+
+    shallow = tmp_path / "shallow.safetensors"
+    save_checkpoint(shallow, "text", {**a.config, "tuned_layers": a.config["tuned_layers"] + 1}, a.tensors)
+    for wrong, told in ((["--average", str(legs[0]), str(shallow)], "cannot be averaged"), ([], "needs --data"), (["--data", str(data), "--lexicon"], "needs --rated")):
+        capsys.readouterr()
+        assert main(["text", *wrong, "--out", str(tmp_path / "none.safetensors")]) == 2
+        assert told in capsys.readouterr().err and not (tmp_path / "none.safetensors").exists()

@@ -14,12 +14,14 @@ from msademo.transcript import split_words
 
 SPLITS = ("train", "valid", "test")
 RATED = {"movie": "movieReviewSnippets", "amazon": "amazonReviewSnippets", "tweets": "tweets", "nyt": "nytEditorialSnippets"}      # corpus -> its file's name
+LEXICON = "lexicon"                                 # the corpus of rated words
+ENTRY = re.compile(r"[a-z][a-z' -]{2,}")            # an entry of the lexicon that is a word, no emoticon or abbreviation of two letters
 FILLER = re.compile(r"\((?:uhh?|umm?|hmm?|stutter)\)\s*", re.IGNORECASE)      # MOSEI writes hesitations in brackets
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """One clip's words with the human score in [-3, 3]; corpus "mosi" or "mosei", or of a rated sentence that nobody speaks one of RATED."""
+    """One clip's words with the human score in [-3, 3]; corpus "mosi" or "mosei", or of a rated sentence that nobody speaks one of RATED, of a rated word LEXICON."""
 
     key: str
     corpus: str
@@ -90,6 +92,23 @@ def read_rated(folder: Path) -> list[Transcript]:
             except ValueError:
                 raise InputError(f"{path}, line {number}, is not an id, a rating and a sentence with tabs between.") from None
             found += [Transcript(f"{corpus}${key}", corpus, words, score)] if words else []
+    return found
+
+
+def read_lexicon(folder: Path) -> list[Transcript]:
+    """The words of VADER's lexicon, each as a sentence of its own, with the mean of ten people's ratings, brought from [-4, 4] to [-3, 3]. folder: where
+    vader_sentiment_lexicon.txt lies, lines of word, rating and more with tabs between; InputError where it is absent or a line is something else."""
+    path = Path(folder) / "vader_sentiment_lexicon.txt"
+    if not path.is_file():
+        raise InputError(f"There is no {path}; give --rated the folder hutto_ICWSM_2014, as the README says.")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), start=1):
+        try:
+            entry, rating, *_ = line.split("\t")
+            word, score = entry.replace("_", " ").strip(), float(rating) * 0.75
+        except ValueError:
+            raise InputError(f"{path}, line {number}, is not a word and a rating with a tab between.") from None
+        found += [Transcript(f"{LEXICON}${word}", LEXICON, tuple(word.split()), score)] if ENTRY.fullmatch(word) else []
     return found
 
 

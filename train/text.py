@@ -2,8 +2,8 @@
 
 One encoder for every clip model: it is tuned once, here, to tell the score from whatever words are left (L1 loss on a
 linear read-out of the mean token), and then frozen. Each epoch draws new masks, so no sentence looks the same twice.
-Rated sentences that nobody speaks can stand beside the transcripts; each of their corpora has a read-out of its own, for
-what its raters call 2 is not what MOSI's do.
+Rated sentences that nobody speaks, and rated words, can stand beside the transcripts; each of their corpora has a read-out of
+its own, for what its raters call 2 is not what MOSI's do. --average makes one encoder of several that were tuned from one start.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from msademo.checkpoint import file_hash, read_checkpoint, save_checkpoint
+from msademo.checkpoint import file_hash, in_eight_bits, read_checkpoint, save_checkpoint
 from msademo.corruption import missing
 from msademo.errors import InputError
 from msademo.features.text import TextEncoder, TextTokens, load_text_encoder
 from msademo.metrics import regression_metrics
-from train.data import RATED, Transcript, read_rated, read_transcripts
+from train.data import LEXICON, RATED, Transcript, read_lexicon, read_rated, read_transcripts
 from train.execution import add_execution_arguments, execution_of
 from train.loop import Schedule, best_device, fit
 from train.processes import Share, Sliced, is_main
@@ -34,7 +34,8 @@ VALID_RATES = (0.0, 0.3, 0.6)
 MOSEI_VALID = 500         # rows of MOSEI's valid split that choose the epoch; all of them would cost minutes an epoch
 SPOKEN = re.compile(r"[^\w\s]")
 RATED_TOLD = "; rated tweets, film and product reviews and newspaper editorials of Hutto and Gilbert (2014), MIT"
-READ_OUTS = {"mosi": 0, "mosei": 0, **{corpus: i for i, corpus in enumerate(RATED, start=1)}}
+LEXICON_TOLD = "; the words of VADER's lexicon, of the same"
+READ_OUTS = {"mosi": 0, "mosei": 0, **{corpus: i for i, corpus in enumerate((*RATED, LEXICON), start=1)}}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TextSettings:
     """What is tuned and on what.
 
     mosi_repeats: MOSI's few rows are seen this often an epoch. neutral_share: the share of near-zero MOSEI rows (nearly
-    half of it) drawn each epoch. rated_share: the share of the rated sentences drawn each epoch. clean_share: samples left
+    half of it) drawn each epoch. rated_share: the share of the rated sentences and words drawn each epoch. clean_share: samples left
     whole. spoken_share: rows of other corpora written as MOSI writes them, lower case without punctuation, so that both
     spellings are read alike.
     """
@@ -100,7 +101,7 @@ def draw_epoch(train: list[Transcript], settings: TextSettings, rng: np.random.G
     for index, row in enumerate(train):
         if row.corpus == "mosi":
             rows += [index] * settings.mosi_repeats
-        elif row.corpus in RATED:
+        elif row.corpus in RATED or row.corpus == LEXICON:
             rows += [index] * int(rng.random() < settings.rated_share)
         elif abs(row.score) > 0.4 or rng.random() < settings.neutral_share:
             rows.append(index)
@@ -166,13 +167,15 @@ def similar_lengths(lengths: list[int], batch: int, rng: np.random.Generator) ->
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder with mosi/label.csv and mosei/label.csv")
+    parser.add_argument("--data", type=Path, default=None, help="folder with mosi/label.csv and mosei/label.csv")
     parser.add_argument("--out", type=Path, default=Path("checkpoints/text.safetensors"))
     parser.add_argument("--work", type=Path, default=Path("runs/text"), help="where the resumable state is kept")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--mosi-repeats", type=int, default=TextSettings.mosi_repeats, help="how often MOSI's rows are seen an epoch")
     parser.add_argument("--rated", type=Path, default=None, help="folder hutto_ICWSM_2014 with rated sentences to learn from beside the transcripts")
+    parser.add_argument("--lexicon", action="store_true", help="learn from the rated words in that folder too")
+    parser.add_argument("--average", type=Path, nargs="+", default=None, help="train nothing: the mean of these text checkpoints' weights")
     parser.add_argument("--start", type=Path, default=None, help="text checkpoint to go on from instead of the backbone as it came")
     parser.add_argument("--seed", type=int, default=1111)
     add_execution_arguments(parser)
@@ -187,13 +190,32 @@ def started_from(path: Path | None) -> tuple[TextEncoder | None, dict]:
     return load_text_encoder(path), {"start": told}
 
 
+def average(paths: Sequence[Path], out: Path) -> None:
+    """One encoder whose weights are the means of several, which must be tuned from one backbone, equally deep (Wortsman et al. 2022). Its data are
+    told as by the one that saw most, for legs differ in what they saw beside the transcripts."""
+    parts = [read_checkpoint(path, "text") for path in paths]
+    for part in parts[1:]:
+        if part.config != parts[0].config or part.tensors.keys() != parts[0].tensors.keys():
+            raise InputError(f"{part.path.name} and {parts[0].path.name} cannot be averaged, for they are not tuned from the same layers; give checkpoints of one kind.")
+    mean = {name: torch.stack([part.tensors[name].float() for part in parts]).mean(0) for name in parts[0].tensors}
+    told = [{"sha256": file_hash(part.path), **{key: part.meta.get(key) for key in ("command", "schedule", "settings", "epoch", "metrics", "start")}} for part in parts]
+    save_checkpoint(out, "text", parts[0].config, in_eight_bits(mean), averaged=told, data=max((str(part.meta.get("data")) for part in parts), key=len),
+                    command=shlex.join(["python", "-m", "train", *sys.argv[1:]]))
+    print(f"wrote {out}: the mean of {len(parts)} encoders")
+
+
 def run(args: argparse.Namespace) -> None:
+    if args.average:
+        return average(args.average, args.out)
+    if args.data is None or (args.lexicon and not args.rated):
+        raise InputError("Tuning needs --data, the folder of the transcripts." if args.data is None else "--lexicon needs --rated, the folder the words lie in.")
     schedule = Schedule(epochs=args.epochs, lr=args.lr, ema=0.99, seed=args.seed, execution=execution_of(args))
     encoder, start = started_from(args.start)
     settings = TextSettings(mosi_repeats=args.mosi_repeats, rated_share=0.5 if args.rated else 0.0, **({"tuned_layers": encoder.tuned} if encoder else {}))
     corpora = ("mosi", "mosei")
     train = [row for corpus in corpora for row in read_transcripts(args.data, corpus, "train")]
     train += read_rated(args.rated) if args.rated else []
+    train += read_lexicon(args.rated) if args.lexicon else []
     valid = read_transcripts(args.data, "mosi", "valid") + read_transcripts(args.data, "mosei", "valid")[::4][:MOSEI_VALID]
     task = TextTask(train, valid, settings, args.seed, encoder)
     best = fit(task, schedule, args.work, {**asdict(settings), **start})
@@ -203,6 +225,6 @@ def run(args: argparse.Namespace) -> None:
         args.out, "text", {"backbone": task.model.encoder.backbone.name, "tuned_layers": settings.tuned_layers},
         task.model.encoder.tuned_weights(), settings=asdict(settings), schedule=asdict(schedule), epoch=best.epoch,
         metrics={"split": "valid", "protocol": "words alone, a linear read-out of the mean token", **best.metrics},
-        data="CMU-MOSI and CMU-MOSEI transcripts and scores (train); research use" + RATED_TOLD * bool(args.rated),
+        data="CMU-MOSI and CMU-MOSEI transcripts and scores (train); research use" + RATED_TOLD * bool(args.rated) + LEXICON_TOLD * args.lexicon,
         command=shlex.join(["python", "-m", "train", *sys.argv[1:]]), **start)
     print(f"wrote {args.out}: epoch {best.epoch}, valid score {best.metrics['score']:.4f}")
