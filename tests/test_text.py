@@ -294,3 +294,22 @@ def test_two_legs_with_the_lexicon_are_averaged(data, encoders, lexicon, tmp_pat
         capsys.readouterr()
         assert main(["text", *wrong, "--out", str(tmp_path / "none.safetensors")]) == 2
         assert told in capsys.readouterr().err and not (tmp_path / "none.safetensors").exists()
+
+
+def test_reading_many_texts_tells_how_far_it_is(encoders, monkeypatch):
+    """The encoder tells of every batch; what is said counts tokens, for the longest texts come last."""
+    from train import words
+    encoder = load_text_encoder(encoders / "text.safetensors")
+    tokens = [encoder.tokenize(["word"] * (1 + i % 7)) for i in range(150)]
+    gone = [np.zeros(len(t), bool) for t in tokens]
+    heard = []
+    told = encoder.encode(tokens, gone, heard.append)
+    assert heard == sorted(heard) and heard[-1] == 150 and len(heard) > 1
+    assert all(torch.equal(a, b) for a, b in zip(told, encoder.encode(tokens, gone)))
+
+    clock, said = iter([0.0, 10.0, 20.0, 30.0, 40.0]), []
+    monkeypatch.setattr(words.time, "monotonic", lambda: next(clock))
+    tell = words.reading([10, 10, 20, 40], said.append)
+    for done in (1, 2, 3, 4):
+        tell(done)
+    assert said == ["words: 2/4 texts read, kept for later runs, ETA 1.0 min", "words: 4/4 texts read, kept for later runs, ETA 0.0 min"]

@@ -182,13 +182,17 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
     total = schedule.epochs * task.steps_per_epoch
     separate = [[p for p in part.parameters() if p.requires_grad] for part in getattr(model, "members", [model])]
     started = time.monotonic()
+    waited: list[float] = []          # seconds until an epoch's first batch was there: some read for minutes
     step = first
     for epoch in range(done, schedule.epochs):
         torch.manual_seed(schedule.seed * 100_003 + epoch + 7_368_787 * rank())      # dropout; batches seed themselves from the epoch
         model.train()
-        sums, said = {"total": 0.0}, time.monotonic()
+        sums, begun = {"total": 0.0}, time.monotonic()
         steps = task.slices(epoch, share) if share.parts > 1 else ([batch] for batch in task.batches(epoch))
         for count, slices in enumerate(steps, start=1):
+            if count == 1:
+                said = time.monotonic()
+                waited.append(said - begun)
             rate = learning_rate(step, total, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
@@ -216,7 +220,7 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
                 sums[name] = sums.get(name, 0.0) + value
             if time.monotonic() - said > 15:
                 said = time.monotonic()
-                left = (said - started) / (step - first) * (total - step)
+                left = (said - started - sum(waited)) / (step - first) * (total - step) + sum(waited) / len(waited) * (schedule.epochs - epoch - 1)
                 say(f"{task.name}: epoch {epoch + 1}/{schedule.epochs} step {count}/{task.steps_per_epoch} "
                     f"loss {sums['total'] / count:.4f} lr {rate:.2e} ETA {left / 60:.1f} min")
         if not schedule.ema:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 import torch
@@ -124,14 +124,17 @@ class TextEncoder(nn.Module):
         return out
 
     @torch.no_grad()
-    def encode(self, tokens: Sequence[TextTokens], missing: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """forward for many texts: features (T_i, dim) of each, computed in batches of similar length."""
+    def encode(self, tokens: Sequence[TextTokens], missing: Sequence[np.ndarray], told: Callable[[int], None] | None = None) -> list[torch.Tensor]:
+        """forward for many texts: features (T_i, dim) of each, computed in batches of similar length, the shortest first; `told` hears after every
+        batch how many are read."""
         order = np.argsort([len(t) - int(gone.sum()) for t, gone in zip(tokens, missing)], kind="stable")
         features: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
         for start in range(0, len(order), BATCH):
             rows = order[start:start + BATCH]
             for i, row in zip(rows, self([tokens[i] for i in rows], [missing[i] for i in rows])):
                 features[i] = row[:len(tokens[i])]
+            if told:
+                told(start + len(rows))
         return features
 
     def tuned_weights(self) -> dict[str, torch.Tensor]:
