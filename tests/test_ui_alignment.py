@@ -16,7 +16,7 @@ from msademo.guidance.given import COMPLETE, EMPTY, LEFT, PERSON, Guidance
 from msademo.guidance.prompt import Prompt
 from msademo.ui import alignment as panel
 from msademo.ui import clip_prompt
-from msademo.ui.alignment import COLUMNS, VIEWS, Look
+from msademo.ui.alignment import COLUMNS, VIEWS, Look, signed_ticks
 from msademo.ui.clip_panels import Controls, Opened, curve_key, first_boxes, map_panel, still_true, update
 from msademo.ui.figures import plot
 from msademo.ui.room import Kept
@@ -193,3 +193,8 @@ def test_the_language_model_s_choice_says_what_it_needs(monkeypatch):
     assert "llm.example:8000" in label and "three frames" in label and "secret" not in label and "s at most" in label
     monkeypatch.setenv("OPENAI_BASE_URL", "no address")
     assert "OPENAI_BASE_URL" in dict((name, label) for label, name in clip_prompt.writer_choices())["openai"]
+
+
+def test_the_middle_of_a_difference_has_no_sign():
+    assert signed_ticks(1.0)["ticktext"] == ["-100%", "-50%", "0", "+50%", "+100%"] and signed_ticks(0.012345)["ticktext"][3:] == ["+0.617%", "+1.23%"]
+    assert signed_ticks(0.02)["tickvals"] == [-0.02, -0.01, 0.0, 0.01, 0.02]

@@ -96,6 +96,12 @@ def _cells(values: np.ndarray, digits: int = 4) -> list:
     return [[None if v != v else v for v in row] for row in np.round(np.asarray(values, np.float64), digits).tolist()]
 
 
+def signed_ticks(top: float) -> dict:
+    """Five marks of a colour bar from -top to top, with a sign wherever there is one."""
+    places = [-top, -top / 2, 0.0, top / 2, top]
+    return {"tickvals": places, "ticktext": [f"{100 * place:+.3g}%" if place else "0" for place in places]}
+
+
 def map_figure(alignment: Alignment, look: Look, opened=None) -> dict:
     """The map as a plotly figure: words down, time across with the frames of `opened` above it; blank nothing, grey what is missing."""
     first, second = pair(alignment, look.view)
@@ -114,7 +120,7 @@ def map_figure(alignment: Alignment, look: Look, opened=None) -> dict:
     data = [{**where, "z": _cells(np.where(np.isnan(shown), 1.0, np.nan)), "colorscale": MISSING, "showscale": False, "zmin": 0, "zmax": 1,
              "hovertemplate": "“%{y}” at %{x:.1f} s: missing<extra></extra>"},
             {**where, "z": _cells(shown), **colours, "customdata": values, "hovertemplate": hover + "<extra></extra>",
-             "colorbar": {"orientation": "h", "thickness": 8, "y": 0, "yanchor": "top", "ypad": 26, "nticks": 5, "tickformat": "+.2~%" if difference else ".2~%"}}]
+             "colorbar": {"orientation": "h", "thickness": 8, "y": 0, "yanchor": "top", "ypad": 26, **(signed_ticks(top) if difference else {"nticks": 5, "tickformat": ".2~%"})}}]
     height = int(np.clip(ROW * len(labels), LOWEST, HIGHEST))
     pictures = frame_pictures(opened) if look.source == "vision" and opened is not None else []
     above = PICTURE if pictures else 0
