@@ -196,5 +196,7 @@ def test_the_language_model_s_choice_says_what_it_needs(monkeypatch):
 
 
 def test_the_middle_of_a_difference_has_no_sign():
-    assert signed_ticks(1.0)["ticktext"] == ["-100%", "-50%", "0", "+50%", "+100%"] and signed_ticks(0.012345)["ticktext"][3:] == ["+0.617%", "+1.23%"]
-    assert signed_ticks(0.02)["tickvals"] == [-0.02, -0.01, 0.0, 0.01, 0.02]
+    assert signed_ticks(1.0)["ticktext"] == ["-80%", "-40%", "0", "+40%", "+80%"] and signed_ticks(0.00601)["ticktext"][3:] == ["+0.2%", "+0.4%"]
+    for top in (1e-6, 0.0222, 0.0223, 0.3, 1.0):
+        places = signed_ticks(top)["tickvals"]
+        assert places == [-place for place in reversed(places)] and 0.35 * top <= places[-1] <= 0.91 * top

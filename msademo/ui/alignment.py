@@ -6,6 +6,7 @@ All of it is drawn from arrays that were kept; choosing another head, layer or v
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import dataclass
 from typing import Mapping
 
@@ -97,8 +98,10 @@ def _cells(values: np.ndarray, digits: int = 4) -> list:
 
 
 def signed_ticks(top: float) -> dict:
-    """Five marks of a colour bar from -top to top, with a sign wherever there is one."""
-    places = [-top, -top / 2, 0.0, top / 2, top]
+    """Five round marks of a colour bar from -top to top, clear of its ends, with a sign wherever there is one."""
+    step = 10.0 ** math.floor(math.log10(top * 0.45))
+    step = max(times * step for times in (1, 2, 4) if times * step <= top * 0.45)
+    places = [times * step for times in (-2, -1, 0, 1, 2)]
     return {"tickvals": places, "ticktext": [f"{100 * place:+.3g}%" if place else "0" for place in places]}
 
 
