@@ -130,14 +130,14 @@ def post_rows(args: argparse.Namespace, write) -> None:
     if args.data is None:
         raise InputError("The table spro-3 is trained on posts; give --data their folder.")
     recipe = read_recipe("spro", args.config or "mvsa-single", overrides(args))
-    plain = replace(SPROSettings(), batch=recipe.batch, views=recipe.views, trust=recipe.trust)
+    plain = replace(SPROSettings(), batch=recipe.batch, views=recipe.views)
     if recipe.settings != plain or (recipe.weight_decay, recipe.ema) != (0.05, 0.98):
-        raise InputError("The rows of spro-3 differ in the model alone; of the training, change epochs, lr, batch, views, trust and seeds only.")
+        raise InputError("The rows of spro-3 differ in the model alone; of the training, change epochs, lr, batch, views and seeds only.")
     parser = argparse.ArgumentParser()
     spro_ablation.add_arguments(parser)
     out, found = args.out or Path("runs") / f"ablation-spro-{recipe.dataset}", {}
     own = parser.parse_args(["--data", str(args.data), "--captions", str(args.captions), "--epochs", str(recipe.epochs), "--lr", str(recipe.lr), "--batch", str(recipe.batch),
-                             "--views", str(recipe.views), "--trust", str(recipe.trust), "--work", str(out)])
+                             "--views", str(recipe.views), "--work", str(out)])
     for seed in recipe.seeds:
         for line in ROWS[args.table]:
             config = replace(recipe.build_config("spro", {}), **spro_ablation.ROWS[line.part])

@@ -110,7 +110,6 @@ class PostRecipe(Training):
     highest: float = SPROSettings.highest
     hidden_patches: float = SPROSettings.hidden_patches
     views: int = SPROSettings.views
-    trust: float = SPROSettings.trust
 
     def __post_init__(self):
         super().__post_init__()

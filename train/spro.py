@@ -63,8 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, default=8e-5)
     parser.add_argument("--batch", type=int, default=SPROSettings.batch)
     parser.add_argument("--views", type=int, default=SPROSettings.views, help="augmented views a picture")
-    parser.add_argument("--trust", type=float, default=SPROSettings.trust,
-                        help="share of each target that is said by a plain model which has not seen the post; 0: labels alone, as in the paper")
     parser.add_argument("--seed", type=int, default=1111)
     add_execution_arguments(parser)
 
@@ -78,7 +76,7 @@ def config_of(args: argparse.Namespace) -> SPROConfig:
 
 
 def settings_of(args: argparse.Namespace) -> SPROSettings:
-    return SPROSettings(batch=args.batch, views=args.views, trust=args.trust)
+    return SPROSettings(batch=args.batch, views=args.views)
 
 
 def schedule_of(args: argparse.Namespace) -> Schedule:

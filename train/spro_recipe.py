@@ -11,7 +11,7 @@ from train.recipes import PostRecipe, read_recipe
 
 # The command's own options, which stand for settings of the file where they are given.
 SETTINGS = {"backbone": "model.backbone", "stages": "model.captions", "tuned": "model.tuned_layers", "epochs": "epochs", "lr": "lr", "batch": "batch",
-            "views": "views", "trust": "trust", "seed": "seeds"}
+            "views": "views", "seed": "seeds"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

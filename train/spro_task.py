@@ -20,7 +20,6 @@ from train.posts import Post
 from train.processes import Share, Sliced
 from train.stems import grids, text_stems, together
 from train.text import similar_lengths
-from train.unseen import opinions, trusted
 
 CAPTION_TOKENS = 40          # longer captions are cut in training
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
@@ -30,18 +29,16 @@ WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 class SPROSettings:
     """How posts are shown in training. whole_texts: share of the texts left whole, the others lose r ~ U[0, highest] of their words.
     hidden_patches: the most of a picture's patches that are hidden, r ~ U[0, hidden_patches]. views: augmented views a picture, beside
-    itself; half of what is shown is mirrored. trust: the share of each target that is what a plain model which has not seen the post makes of
-    it (train/unseen.py); 0 is the paper, labels alone."""
+    itself; half of what is shown is mirrored."""
 
     batch: int = 32
     whole_texts: float = 0.6
     highest: float = 0.8
     hidden_patches: float = 0.4
     views: int = 1
-    trust: float = 0.0
 
     def __post_init__(self):
-        if self.batch < 2 or self.views < 0 or not all(0 <= share <= 1 for share in (self.whole_texts, self.highest, self.hidden_patches, self.trust)):
+        if self.batch < 2 or self.views < 0 or not all(0 <= share <= 1 for share in (self.whole_texts, self.highest, self.hidden_patches)):
             raise InputError(f"These settings cannot be trained: {asdict(self)}; shares must be in [0, 1], and a batch needs two posts.")
 
 
@@ -105,24 +102,11 @@ class SPROTask(Sliced):
         self.tokens = [model.text.tokenize(post_words(post.text)) for post in train]
         self.texts = text_stems(model.text, [post.text for post in train], cache, text_name)
         self.labels = torch.tensor([CLASSES.index(post.label) for post in train])
-        self.targets = trusted(self.labels, self.opinions(), settings.trust) if settings.trust else self.labels
         self.captions = [] if captions is None else StageCaptions.of(model, train, captions, cache, text_name)
         self.steps_per_epoch = len(train) // settings.batch
         self.valid_patches, self.valid_gone = grids(model.image, valid, 0, seed, cache, image_name, say)
         self.valid_texts = text_stems(model.text, [post.text for post in valid], cache, text_name)
         self.truth = np.array([CLASSES.index(post.label) for post in valid])
-
-    @torch.no_grad()
-    def opinions(self) -> torch.Tensor:
-        """(N, 3): what regressions on the whole posts say of those they have not seen. Words are read by the text tower as it starts, without
-        prompts; a picture is the mean of its patches."""
-        model, words = self.model.eval(), []
-        for start in range(0, len(self.texts), 64):
-            words.append(encode(model.text, model.text.tokens(*together(self.texts[start:start + 64], device_of(model)))).float().cpu())
-        model.train()
-        features = torch.cat([torch.cat(words), self.views[0][0].float().mean(1)], dim=1)
-        with torch.enable_grad():
-            return opinions(features, self.labels, len(CLASSES), self.seed)
 
     def words_gone(self, rows: Sequence[int], rng: np.random.Generator) -> list[np.ndarray | None]:
         """Which tokens of each text are taken away; None for a text that is left whole."""
@@ -160,7 +144,7 @@ class SPROTask(Sliced):
         for rows in similar_lengths([len(text) for text in self.texts], self.settings.batch, rng)[:self.steps_per_epoch]:
             captions = [stage.batch(pooled, rows) for pooled, stage in zip(read, self.captions)]
             gone, (patches, hidden) = self.words_gone(rows, rng), self.pictures(rows, rng)
-            yield [PostBatch(self.text_tokens(rows[part], gone[part]), patches[part].to(device).float(), hidden[part].to(device), self.targets[rows[part]].to(device),
+            yield [PostBatch(self.text_tokens(rows[part], gone[part]), patches[part].to(device).float(), hidden[part].to(device), self.labels[rows[part]].to(device),
                              [stage and (stage[0], stage[1][part]) for stage in captions], epoch) for part in share.cut(len(rows))]
 
     def loss(self, batch: PostBatch, counts: torch.Tensor | None = None) -> torch.Tensor:

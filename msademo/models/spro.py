@@ -81,7 +81,7 @@ class SPROConfig:
 @dataclass(frozen=True)
 class PostBatch:
     """Posts for training. text: what the text stem made of the words left. patches (B, P, C), missing (B, P) bool. label (B,) int64
-    into CLASSES, or (B, 3) shares of them. captions: per stage the distinct captions' pooled embeddings (N, d) and whose is which (B,), or None for a stage
+    into CLASSES. captions: per stage the distinct captions' pooled embeddings (N, d) and whose is which (B,), or None for a stage
     that has not begun. epoch: from 0."""
 
     text: Tokens
