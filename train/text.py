@@ -207,8 +207,10 @@ def average(paths: Sequence[Path], out: Path) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.average:
         return average(args.average, args.out)
-    if args.data is None or (args.lexicon and not args.rated):
-        raise InputError("Tuning needs --data, the folder of the transcripts." if args.data is None else "--lexicon needs --rated, the folder the words lie in.")
+    if args.data is None:
+        raise InputError("Tuning needs --data, the folder of the transcripts.")
+    if args.lexicon and not args.rated:
+        raise InputError("--lexicon needs --rated, the folder the words lie in.")
     schedule = Schedule(epochs=args.epochs, lr=args.lr, ema=0.99, seed=args.seed, execution=execution_of(args))
     encoder, start = started_from(args.start)
     settings = TextSettings(mosi_repeats=args.mosi_repeats, rated_share=0.5 if args.rated else 0.0, **({"tuned_layers": encoder.tuned} if encoder else {}))
