@@ -60,6 +60,7 @@ def read(spoilt: Case, folder: Path) -> None:
     """Give a file to what reads its kind, and look at what comes back. InputError is a good answer, AssertionError and all others are not."""
     from msademo import inventory
     from msademo.backbones.expression import load_expression
+    from msademo.backbones.voice import load_voice
     from msademo.media import MAX_SECONDS, load_clip
     from msademo.picture import MAX_SIDE, read_picture
     from msademo.registry import load_fusion
@@ -81,12 +82,15 @@ def read(spoilt: Case, folder: Path) -> None:
     elif spoilt.kind == "subtitles":
         assert load_clip(None, subtitles=str(path)).words
     else:
-        for part in ("text", "face"):
+        for part in ("text", "face", "voice"):
             (folder / f"{part}.safetensors").write_bytes(part.encode())
         analyzer = SimpleNamespace(folder=folder, shelf=SimpleNamespace(files={}), posts=SimpleNamespace(file=path.name))
         assert all(card(found, None) for found in inventory.found_in(analyzer))
         if spoilt.name.startswith("expression"):
             load_expression(path)
+            return
+        if spoilt.name.startswith("hearing"):
+            load_voice(path)
             return
         model = load_fusion(path, folder / "text.safetensors", folder / "face.safetensors", spoilt.name.removesuffix(".safetensors"))
         numbers = [*(value for part in (model.statistics.mean, model.statistics.deviation) for value in part.values()), model.meta["scale"], model.meta["median"]]

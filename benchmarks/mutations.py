@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from msademo.backbones.expression import ExpressionConfig, ExpressionNet, save_expression
+from msademo.backbones.voice import VoiceConfig, VoiceNet, save_voice
 from msademo.checkpoint import KEY
 from msademo.models.pglh import PGLHConfig
 from msademo.models.pgmf import PGMFConfig
@@ -93,15 +94,17 @@ def pictures() -> dict[str, bytes]:
 
 
 def checkpoints(folder: Path) -> dict[str, bytes]:
-    """Whole, small checkpoints of three methods; the encoders beside them are two files of which only the hashes matter."""
-    for part in ("text", "face"):
+    """Whole, small checkpoints of four methods; the encoders beside them are files of which only the hashes matter."""
+    for part in ("text", "face", "voice"):
         (folder / f"{part}.safetensors").write_bytes(part.encode())
     dims, small = {"text": 4, "audio": 3, "vision": 2}, {"width": 8, "feed_forward": 8}
     untrained(folder / "pglh.safetensors", "pglh", PGLHConfig(dims=dims, heads=2, pcm2_prompts=2, ubpf_prompts=2, **small))
     untrained(folder / "pgmf-teacher.safetensors", "pgmf-teacher", PGMFConfig(
         dims=dims, heads=2, head_width=4, alignment_feed_forward=8, fusion_feed_forward=8, alignment_layers=1, fusion_layers=1, fusion_heads=2, prompt_layers=1, prompt_tokens=2, **small))
     save_expression(folder / "expression.safetensors", ExpressionNet(ExpressionConfig(widths=(4, 4), blocks=(1, 1), embedding=4)))
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*-*.safetensors")) + [folder / "pglh.safetensors", folder / "expression.safetensors"]}
+    save_voice(folder / "hearing.safetensors", VoiceNet(VoiceConfig(width=4, attention_heads=1, heads=2, hidden=4)), unheard=[["a"], ["b"]])
+    whole = [*sorted(folder.glob("*-*.safetensors")), *(folder / f"{name}.safetensors" for name in ("pglh", "expression", "hearing"))]
+    return {path.name: path.read_bytes() for path in whole}
 
 
 def drawn(rng: np.random.Generator, choices):

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.__main__ import timed
 from msademo.checkpoint import read_checkpoint
-from msademo.features.audio import AUDIO_NAMES
 from msademo.features.vision import VISION_NAMES
+from msademo.features.voice import VOICE_NAMES
 from msademo.models.pglh import Batch
 from msademo.models.pgmf import PGMF, STUDENT_LAYERS, PGMFConfig
 from msademo.registry import build
@@ -35,7 +35,7 @@ def model(name: str, config: PGMFConfig) -> tuple[PGMF, str]:
 
 
 def measure(runs: int) -> dict:
-    dims = {"text": 384, "audio": len(AUDIO_NAMES), "vision": len(VISION_NAMES)}
+    dims = {"text": 384, "audio": len(VOICE_NAMES), "vision": len(VISION_NAMES)}
     student, student_from = model("pgmf_student", PGMFConfig(guided=False, dims=dims, **STUDENT_LAYERS))
     teacher, teacher_from = model("pgmf_teacher", PGMFConfig(dims=dims))
     batch = example(dims)

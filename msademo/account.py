@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from msademo.backbones.expression import EXPRESSIONS
+from msademo.backbones.voice import EMOTIONS
 from msademo.explain import Alignment, fold
-from msademo.features.audio import AUDIO_NAMES
-from msademo.features.bundle import Features, Statistics
+from msademo.features.bundle import Features, Statistics, heard_together
 from msademo.features.vision import VISION_NAMES
+from msademo.features.voice import VOICE_NAMES
 from msademo.models.pgmf import SOURCES
 from msademo.models.pglh import Batch, Explained
 from msademo.results import PromptAttention, Recovery
@@ -36,15 +38,24 @@ def recovery(clean: Features, clean_text: torch.Tensor, features: Features, time
         lacking = np.zeros(len(corrupted), bool)
     else:
         track = clean.track(m)
-        original = statistics.standardise(torch.from_numpy(track.values), m).numpy()
+        original = statistics.standardise(torch.from_numpy(statistics.read(track, m, track.missing)), m).numpy()
         times, lacking = track.times, track.missing
-    names = {"text": tuple(f"e5_{i}" for i in range(original.shape[1])), "audio": AUDIO_NAMES, "vision": VISION_NAMES}[m]
+    names = {"text": tuple(f"e5_{i}" for i in range(original.shape[1])), "audio": VOICE_NAMES, "vision": VISION_NAMES}[m]
     corrupted[gone] = np.nan
     original = original.copy()
     original[lacking] = np.nan
     judged = gone & ~lacking
     errors = [float(np.square(guess - original[judged]).mean()) if judged.any() else None for guess in (recovered[judged], 0.0)]
     return Recovery(original, corrupted, recovered, gone, times, names, *errors)
+
+
+def shown(features: Features, m: str, hidden: np.ndarray) -> dict[str, float]:
+    """The probability of each emotion by all of a voice, or of a face, that is not hidden (T,); nothing where nothing is left, and of words."""
+    if m == "text" or hidden.all():
+        return {}
+    values = features.track(m).values
+    names, read = (EMOTIONS, heard_together(values, hidden, len(EMOTIONS))) if m == "audio" else (EXPRESSIONS, values)
+    return dict(zip(names, read[~hidden, -len(names):].mean(0).tolist()))
 
 
 def prompt_attention(features: Features, m: str, explained: Explained) -> PromptAttention:

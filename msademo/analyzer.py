@@ -13,9 +13,9 @@ import torch
 from msademo import account, degrade
 from msademo.corruption import KINDS, MODALITIES, check_seed, missing
 from msademo.errors import InputError
-from msademo.features.audio import AUDIO_NAMES, audio_tokens
 from msademo.features.bundle import Features, Track, collate, predict, token_masks
 from msademo.features.vision import VISION_NAMES, FaceTrack, face_track, vision_tokens
+from msademo.features.voice import VOICE_NAMES, voice_tokens
 from msademo.guidance.chat import Chat, ChatSettings, has_key
 from msademo.guidance.clips import clip_guidance
 from msademo.guidance.given import COMPLETE, LEFT, Guidance, given_guidance, guided_by
@@ -97,7 +97,7 @@ class Analyzer:
         say("Reading the file", 0.05)
         clip = load_clip(None if path is None else str(path), transcript, subtitles=subtitles, asr=asr, apart=True)
         self.warm()
-        audio, vision, faces, notes = empty_track(len(AUDIO_NAMES)), empty_track(len(VISION_NAMES)), None, list(clip.notes)
+        audio, vision, faces, notes = empty_track(len(VOICE_NAMES)), empty_track(len(VISION_NAMES)), None, list(clip.notes)
         if clip.audio is not None:
             say("Listening to the voice", 0.3)
             audio = self.hear(clip.audio)
@@ -132,7 +132,7 @@ class Analyzer:
         return OpenedClip(clip, faces, features, clean[0], complete, guidance, tuple(notes), degraded if degraded is not None else OrderedDict(), held=models)
 
     def hear(self, wave: np.ndarray) -> Track:
-        tokens = audio_tokens(wave)
+        tokens = voice_tokens(wave, self.warm().voice)
         return Track(tokens.values, np.zeros(len(tokens.values), bool), tokens.times)
 
     def see(self, faces: FaceTrack, clip: Clip) -> Track:
@@ -239,7 +239,7 @@ class Analyzer:
         first = held.fusion[names[0]].meta
         told = (*opened.notes, *(held.notes if asked is None else ()), *([guidance.note] if guidance.note and "pgmf-teacher" in names else ()))
         result = ClipResult(
-            predictions=predictions, modalities={m: self._view(opened, words, m, masks[m], ratios[m], kinds[m]) for m in MODALITIES}, words=words,
+            predictions=predictions, modalities={m: self._view(opened, words, m, masks[m], ratios[m], kinds[m], account.shown(features, m, here[m])) for m in MODALITIES}, words=words,
             recovery={}, attention={}, alpha={}, beta={}, transcript_source=opened.clip.transcript_source,
             duration=opened.clip.duration, seed=seed, notes=told, scale=tuple(first["scale"]),
             provenance={"checkpoint" if len(names) == 1 else "checkpoints": ", ".join(names), "data": first["data"]},
@@ -279,12 +279,12 @@ class Analyzer:
                 masks[m] = np.zeros(count, bool)
         return features, words, masks
 
-    def _view(self, opened: OpenedClip, words: tuple[Word, ...], m: str, gone: np.ndarray, ratio: float, kind: str) -> ModalityView:
+    def _view(self, opened: OpenedClip, words: tuple[Word, ...], m: str, gone: np.ndarray, ratio: float, kind: str, shows: dict[str, float]) -> ModalityView:
         if m == "text":
             times = np.array([(w.start or 0.0, w.end or 0.0) for w in words], dtype=np.float64).reshape(-1, 2)
             return ModalityView(ratio, kind, gone, times, bool(opened.clip.words))
         clean = opened.features.track(m)
-        return ModalityView(ratio, kind, gone | clean.missing, clean.times, clean.present)
+        return ModalityView(ratio, kind, gone | clean.missing, clean.times, clean.present, shows)
 
     def curve(self, opened: OpenedClip, kind: str = "random", seed: int = 0, masks: int = 5) -> Curve:
         """The score over the missing ratio of all modalities together, under several masks. Token kinds only: a signal

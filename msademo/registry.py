@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from msademo.backbones.voice import beside
 from msademo.checkpoint import Checkpoint, check_fits, described_by, file_hash, load_weights, read_checkpoint
 from msademo.errors import InputError
 from msademo.features.bundle import Statistics
@@ -57,13 +58,13 @@ def check_same(checkpoint: Checkpoint, part: Path, wanted: str) -> None:
 
 
 def load_fusion(path: str | Path, text: str | Path, face: str | Path, method: str | None = None) -> FusionModel:
-    """Read a fusion checkpoint and check that the text and face checkpoints are the very ones it was trained with."""
+    """Read a fusion checkpoint and check that the text and face checkpoints, and the voice network beside the latter, are the very ones it was trained with."""
     checkpoint = read_checkpoint(path, method)
     model = build(checkpoint)
     try:
         statistics = Statistics.from_dict(checkpoint.meta["statistics"])
         extractor = checkpoint.meta["extractor"]
-        trained_with = {Path(text): extractor["text_sha256"], Path(face): extractor["face_sha256"]}
+        trained_with = {Path(text): extractor["text_sha256"], Path(face): extractor["face_sha256"], beside(face): extractor["voice_sha256"]}
         low, high = checkpoint.meta["scale"]                # an analysis reads them, later
         if not all(math.isfinite(float(number)) for number in (low, high, checkpoint.meta["median"])) or not isinstance(checkpoint.meta["data"], str):
             raise ValueError("scale and median must be finite numbers, data a text")
@@ -76,6 +77,8 @@ def load_fusion(path: str | Path, text: str | Path, face: str | Path, method: st
                                  f"{shape[0] if len(shape) == 1 else 'another shape'}; train it again.")
             if not np.isfinite(part[m]).all():
                 raise InputError(f"{checkpoint.path.name} has {m} statistics that are no finite numbers; train it again.")
+    if not 0 <= statistics.emotions <= model.config.dims["audio"]:
+        raise InputError(f"{checkpoint.path.name} hears {statistics.emotions} emotions in {model.config.dims['audio']} audio features; train it again.")
     for part, wanted in trained_with.items():
         check_same(checkpoint, part, wanted)
     return FusionModel(model, statistics, checkpoint.meta)

@@ -45,7 +45,8 @@ class Prediction:
 class ModalityView:
     """One modality after corruption. ratio: what was asked for; kind: how. units are words for text, else feature tokens.
 
-    missing: (n,) bool over the units; times: (n, 2) seconds. present: did the clip bring this modality at all?
+    missing: (n,) bool over the units; times: (n, 2) seconds. present: did the clip bring this modality at all? shows: what the voice or
+    expression network makes of all that is left, the probability of each emotion; empty for words, and where nothing is left.
     """
 
     ratio: float
@@ -53,10 +54,11 @@ class ModalityView:
     missing: np.ndarray
     times: np.ndarray
     present: bool
+    shows: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         return {"ratio": self.ratio, "kind": self.kind, "present": self.present, "units": int(len(self.missing)),
-                "missing": int(self.missing.sum())}
+                "missing": int(self.missing.sum()), "shows": {name: round(value, 4) for name, value in self.shows.items()}}
 
 
 @dataclass(frozen=True)

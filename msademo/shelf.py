@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Mapping
 
 from msademo.backbones.expression import load_expression
+from msademo.backbones.voice import Voice, beside, load_voice
 from msademo.errors import InputError
 from msademo.features.prompt import PromptReader
 from msademo.features.text import load_text_encoder
@@ -26,6 +27,7 @@ class Models:
 
     text: object
     expression: object
+    voice: Voice
     fusion: Mapping[str, object]
     read: PromptReader
     absent: Mapping[str, str]
@@ -60,7 +62,7 @@ def load_models(folder: Path, chosen: Mapping[str, str] = FILES) -> Models:
         notes.insert(0, f"PGMF is left out{'' if many else ' in part'}: {' and '.join(files)} {'are' if many else 'is'} not among the checkpoints; "
                         f"train {'them' if many else 'it'} or restore {'them' if many else 'it'} from the repository.")
     encoder = load_text_encoder(text)
-    return Models(encoder, load_expression(face), fusion, PromptReader(encoder), absent, tuple(notes))
+    return Models(encoder, load_expression(face), load_voice(beside(face)), fusion, PromptReader(encoder), absent, tuple(notes))
 
 
 class Shelf:

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from msademo.backbones.expression import ExpressionNet, save_expression
+from msademo.backbones.voice import VoiceConfig, VoiceNet, save_voice
 from msademo.checkpoint import save_checkpoint
-from msademo.features.audio import AUDIO_NAMES
 from msademo.features.text import TextEncoder
 from msademo.features.vision import VISION_NAMES
+from msademo.features.voice import VOICE_NAMES
 from msademo.models.pglh import PGLHConfig
 from msademo.models.pgmf import PGMFConfig
 from tests.post_support import write_spro
@@ -33,10 +34,11 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory) -> Path:
-    """A folder with untrained text and face checkpoints, as the trainers of clip models need them."""
+    """A folder with untrained text, face and voice checkpoints, as the trainers of clip models need them."""
     folder = tmp_path_factory.mktemp("encoders")
     torch.manual_seed(0)
     save_expression(folder / "face.safetensors", ExpressionNet())
+    save_voice(folder / "voice.safetensors", VoiceNet(VoiceConfig(width=24, attention_heads=2, heads=2, hidden=8)), unheard=[[], ["s-train"]])
     encoder = TextEncoder(tuned=1)
     save_checkpoint(folder / "text.safetensors", "text", {"backbone": encoder.backbone.name, "tuned_layers": 1}, encoder.tuned_weights())
     return folder
@@ -46,9 +48,9 @@ def encoders(tmp_path_factory) -> Path:
 def checkpoints(tmp_path_factory, encoders) -> Path:
     """A folder with all that an Analyzer needs, untrained: its scores mean nothing, but everything moves them."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    for name in ("text", "face"):
+    for name in ("text", "face", "voice"):
         shutil.copy(encoders / f"{name}.safetensors", folder)
-    dims = {"text": 384, "audio": len(AUDIO_NAMES), "vision": len(VISION_NAMES)}
+    dims = {"text": 384, "audio": len(VOICE_NAMES), "vision": len(VISION_NAMES)}
     untrained(folder / "pglh.safetensors", "pglh", PGLHConfig(dims=dims))
     untrained(folder / "pgmf_teacher.safetensors", "pgmf-teacher", PGMFConfig(dims=dims, alignment_layers=4, fusion_layers=2))
     untrained(folder / "pgmf_student.safetensors", "pgmf-student", PGMFConfig(guided=False, dims=dims, alignment_layers=2, fusion_layers=2))

@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import torch
 
+from msademo.backbones.voice import EMOTIONS
 from msademo.checkpoint import file_hash, save_checkpoint
+from msademo.features.voice import VOICE_NAMES
 from msademo.registry import METHODS
 
 VOICES = {"happy": 400, "neutral": 220, "sad": 120}          # pitch in Hz
@@ -86,6 +88,7 @@ def untrained(path: Path, method: str, config) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     statistics = {m: {"mean": rng.normal(0, 0.1, d).tolist(), "deviation": rng.uniform(0.5, 2, d).tolist()} for m, d in config.dims.items()}
+    statistics["emotions"] = len(EMOTIONS) if config.dims["audio"] == len(VOICE_NAMES) else 0
     save_checkpoint(path, method, asdict(config), METHODS[method][0](config).state_dict(), statistics=statistics, scale=[-3.0, 3.0],
                     median=0.2, data="none: untrained, for tests",
-                    extractor={f"{name}_sha256": file_hash(path.parent / f"{name}.safetensors") for name in ("text", "face")})
+                    extractor={f"{name}_sha256": file_hash(path.parent / f"{name}.safetensors") for name in ("text", "face", "voice")})

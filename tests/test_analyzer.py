@@ -100,7 +100,7 @@ def test_signal_kinds(analyzer, opened, kind):
 def test_degraded_signals_are_remembered_and_not_without_end(analyzer, opened, monkeypatch):
     opened.degraded.clear()
     heard = []
-    monkeypatch.setattr(module, "audio_tokens", lambda wave, real=module.audio_tokens: heard.append(1) or real(wave))
+    monkeypatch.setattr(module, "voice_tokens", lambda *given, real=module.voice_tokens: heard.append(1) or real(*given))
     for _ in range(2):
         analyzer.analyze(opened, {"audio": 0.5}, "clipping")
     assert len(heard) == 1
@@ -136,14 +136,14 @@ def test_the_result_is_json(analyzer, opened):
     result = analyzer.analyze(opened, {"text": 0.5, "vision": 1.0}, {"vision": "span"})
     told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert told["score"] == pytest.approx(result.score, abs=1e-4) and told["label"] == result.label
-    assert told["modalities"]["vision"] == {"ratio": 1.0, "kind": "span", "present": True, "units": len(opened.clip.frames), "missing": len(opened.clip.frames)}
+    assert told["modalities"]["vision"] == {"ratio": 1.0, "kind": "span", "present": True, "units": len(opened.clip.frames), "missing": len(opened.clip.frames), "shows": {}}
     assert sum(word["missing"] for word in told["words"]) == told["modalities"]["text"]["missing"] > 0
     assert told["scale"] == [-3.0, 3.0] and told["seed"] == 0 and told["provenance"]["data"].startswith("none")
     assert told["change"] == pytest.approx(told["score"] - told["complete_score"], abs=2e-4)
 
 
 def test_other_words_for_the_same_clip(analyzer, opened, monkeypatch):
-    for heavy in ("face_track", "audio_tokens", "load_clip"):
+    for heavy in ("face_track", "voice_tokens", "load_clip"):
         monkeypatch.setattr(module, heavy, lambda *args, **kwargs: pytest.fail("sound and picture were looked at again"))
     other = analyzer.with_transcript(opened, "a dull and boring film")
     assert [word.text for word in other.clip.words] == "a dull and boring film".split()

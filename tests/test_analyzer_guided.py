@@ -133,7 +133,7 @@ def test_a_language_model_is_asked_once(analyzer, checkpoints, monkeypatch):
 def test_the_prompt_is_read_once_and_the_clip_taken_apart_once(analyzer, opened, monkeypatch):
     read, encode = [], analyzer.warm().read.encoder.encode
     monkeypatch.setattr(analyzer.warm().read.encoder, "encode", lambda tokens, masks: read.append(len(tokens)) or encode(tokens, masks))
-    for heavy in ("face_track", "audio_tokens", "load_clip", "clip_guidance"):
+    for heavy in ("face_track", "voice_tokens", "load_clip", "clip_guidance"):
         monkeypatch.setattr(module, heavy, lambda *args, **kwargs: pytest.fail("the clip was taken apart or its prompt written again"))
     typed = given_guidance("A sentence that nobody has read yet. And one more.")
     analyzer.analyze(opened, 0.2, guidance=typed)
@@ -221,7 +221,7 @@ def test_model_names():
 
 
 def test_missing_and_unusable_pgmf_checkpoints_are_a_sentence_and_pglh_goes_on(checkpoints, tmp_path):
-    for name in ("text", "face", "pglh"):
+    for name in ("text", "face", "voice", "pglh"):
         shutil.copy(checkpoints / f"{name}.safetensors", tmp_path)
     alone = Analyzer(tmp_path)
     result = alone.analyze(alone.open(None, "just words"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from msademo.corruption import MODALITIES
-from msademo.features.bundle import EPSILON, Features, Statistics, Track, collate, predict, token_masks
+from msademo.features.bundle import EPSILON, Features, Statistics, Track, collate, heard_together, predict, token_masks
 from msademo.features.text import TextTokens
 from msademo.models.pglh import PGLH, PGLHConfig
 
@@ -116,3 +116,29 @@ def test_predictions_do_not_depend_on_the_batch(samples, statistics):
     assert together.shape == (3,) and np.ptp(together) > 1e-4
     np.testing.assert_allclose(predict(model, statistics, samples, masks, words, batch=1), together, atol=1e-5)
     np.testing.assert_allclose(predict(model, statistics, samples[::-1], masks[::-1], words[::-1], batch=2), together[::-1], atol=1e-5)
+
+
+def test_a_voice_is_read_by_what_its_visible_tokens_amount_to():
+    values = np.float32([[5, 0, 0], [6, 2, 0], [7, 0, 4]])
+    read = heard_together(values, np.array([False, True, False]), 2)
+    odds = np.exp([0.0, 2.0])                                                   # the mean of (0, 0) and (0, 4)
+    np.testing.assert_allclose(read[:, 1:], np.tile(odds / odds.sum(), (3, 1)), rtol=1e-6)
+    assert read[:, 0].tolist() == [5, 6, 7] and values[1, 1] == 2               # the rest stays, and so does what was given
+    assert np.allclose(heard_together(values, np.ones(3, bool), 2)[:, 1:], 0.5)
+    assert heard_together(values, np.zeros(3, bool), 0) is values and heard_together(values[:0], np.zeros(0, bool), 2).shape == (0, 3)
+    huge = heard_together(np.float32([[0, 1e4, -1e4]]), np.zeros(1, bool), 2)
+    assert huge[0].tolist() == [0, 1, 0]
+
+
+def test_hidden_evidence_leaves_no_trace(samples, statistics):
+    heard = Statistics(statistics.mean, statistics.deviation, emotions=2)
+    masks = [token_masks(s, {m: np.arange(s.units(m)) < (2 if m == "audio" else 0) for m in MODALITIES}) for s in samples]
+    before = collate(samples, masks, words_of(samples), heard)
+    shown = ~before.hidden("audio")[0]
+    samples[0].audio.values[:2, -2:] += 100
+    after = collate(samples, masks, words_of(samples), heard)
+    assert torch.equal(before.values["audio"][0, shown], after.values["audio"][0, shown])
+    # What is to be recovered is what the whole voice amounts to, with or without targets for the words.
+    whole = heard_together(samples[0].audio.values, samples[0].audio.missing, 2)
+    np.testing.assert_allclose(after.target["audio"][0, :5], heard.standardise(torch.from_numpy(whole), "audio"), rtol=1e-5, atol=1e-5)
+    assert Statistics.from_dict(heard.to_dict()).emotions == 2 and Statistics.from_dict(statistics.to_dict()).emotions == 0

@@ -212,12 +212,12 @@ def test_writing_makes_the_folder_and_a_readable_file(tmp_path):
 
 @pytest.fixture
 def trio(tmp_path):
-    """A fusion checkpoint beside the two it was trained with, and a way to write it differently."""
-    for name in ("text", "face"):
+    """A fusion checkpoint beside the three it was trained with, and a way to write it differently."""
+    for name in ("text", "face", "voice"):
         save_checkpoint(tmp_path / f"{name}.safetensors", name, {}, {"weight": torch.ones(2)})
     config = PGLHConfig(dims=DIMS, width=8, heads=2)
     statistics = Statistics.of({m: np.random.default_rng(0).normal(size=(20, d)) for m, d in DIMS.items()}).to_dict()
-    extractor = {f"{name}_sha256": file_hash(tmp_path / f"{name}.safetensors") for name in ("text", "face")}
+    extractor = {f"{name}_sha256": file_hash(tmp_path / f"{name}.safetensors") for name in ("text", "face", "voice")}
     torch.manual_seed(0)
     state = PGLH(config).state_dict()
 
@@ -239,7 +239,7 @@ def test_fusion_round_trip(trio):
         assert loaded.statistics.deviation[m].tolist() == trio.statistics[m]["deviation"]
 
 
-@pytest.mark.parametrize("part", ["text", "face"])
+@pytest.mark.parametrize("part", ["text", "face", "voice"])
 def test_fusion_wants_the_very_encoders_it_was_trained_with(trio, part):
     trio()
     save_checkpoint(trio.folder / f"{part}.safetensors", part, {}, {"weight": torch.zeros(2)})
@@ -261,7 +261,7 @@ def test_fusion_statistics_of_other_width(trio):
 
 
 def test_fusion_without_its_extractor(trio):
-    for broken in ({}, None, [], {"text_sha256": "0"}):
+    for broken in ({}, None, [], {"text_sha256": "0"}, {"text_sha256": "0", "face_sha256": "0"}):
         refused(lambda: trio(extractor=broken), "pglh.safetensors", "train it again")
 
 
@@ -293,6 +293,11 @@ def test_a_config_of_what_no_model_is_takes_neither_time_nor_memory(trio, name, 
 @pytest.mark.parametrize("other", [{"median": float("nan")}, {"scale": [-3, None]}, {"scale": [-3, 10**400]}, {"scale": 3}, {"data": 3}])
 def test_numbers_of_a_checkpoint_are_numbers(trio, other):
     refused(lambda: trio(**other), "pglh.safetensors", "train it again")
+
+
+@pytest.mark.parametrize("emotions", [-1, 4, "many", None])
+def test_emotions_are_some_of_the_voices_numbers(trio, emotions):
+    refused(lambda: trio(statistics={**trio.statistics, "emotions": emotions}), "pglh.safetensors", "train it again")
 
 
 def test_statistics_are_finite(trio):

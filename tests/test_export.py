@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from msademo.backbones.voice import EMOTIONS
 from msademo.corruption import MODALITIES, missing
+from msademo.features.audio import AUDIO_NAMES
+from msademo.features.bundle import heard_together
 from msademo.features.text import load_text_encoder
 from tests.pickle_support import loaded_once, write_mmsa
 from train import evaluate, export_mmsa
@@ -84,7 +87,11 @@ def test_masks_are_those_that_evaluate_measures_under(options, complete, encoder
         length = split.lengths["audio"][i]
         gone = missing(length, 0.5, "audio", 1111 + 300_000 + i)
         assert np.array_equal(part["audio_missing"][i, :length], gone)
-        assert np.array_equal(part["audio"][i, :length], np.where(gone[:, None], 0, whole.audio[i, :length]))
+        kept, measured = part["audio"][i, :length], len(AUDIO_NAMES)
+        assert np.array_equal(kept[:, :measured], np.where(gone[:, None], 0, whole.audio[i, :length, :measured]))
+        # What the voice amounts to is what is left of it, and the same in every step that is left.
+        assert (kept[gone] == 0).all() and np.ptp(kept[~gone, measured:], axis=0).max() == 0 and kept[~gone][0, measured:].sum() == pytest.approx(1)
+        assert not np.array_equal(kept[~gone][0, measured:], whole.audio[i, 0, measured:])
         tokens = encoder.tokenize(split.raw[i].split())
         mask = tokens.missing(missing(tokens.words, 0.5, "text", 1111 + 300_000 + i))
         assert np.array_equal(part["text_missing"][i, :len(tokens)], mask)
@@ -92,7 +99,8 @@ def test_masks_are_those_that_evaluate_measures_under(options, complete, encoder
     data, face, folder = (Path(options[i]) for i in (1, 5, 7))
     args = Namespace(data=data, corpus="mosi", split="test", face=face, cache=folder, seed=1111)
     bench = evaluate.build_bench(args, encoder)
-    assert np.array_equal(bench.clips[0][2].audio.values, whole.audio[2, :whole.lengths["audio"][2]]) and np.array_equal(bench.truth.astype(np.float32), part["regression_labels"])
+    voice = bench.clips[0][2].audio
+    assert np.array_equal(heard_together(voice.values, voice.missing, len(EMOTIONS)), whole.audio[2, :whole.lengths["audio"][2]]) and np.array_equal(bench.truth.astype(np.float32), part["regression_labels"])
 
 
 def test_our_own_trainer_reads_it(complete, tmp_path):

@@ -208,7 +208,7 @@ def test_the_check_of_answers_can_fail():
 
 @pytest.fixture(scope="module")
 def real():
-    if not all((CHECKPOINTS / f"{name}.safetensors").is_file() for name in ("text", "face", "pglh", "pgmf_teacher", "pgmf_student", "spro")):
+    if not all((CHECKPOINTS / f"{name}.safetensors").is_file() for name in ("text", "face", "voice", "pglh", "pgmf_teacher", "pgmf_student", "spro")):
         pytest.skip("the shipped checkpoints are not all here")
     demo = build_demo(analyzer := Analyzer())
     with serving(demo) as url:

@@ -17,6 +17,7 @@ from msademo.checkpoint import read_checkpoint
 from msademo.errors import InputError
 from msademo.features.bundle import Statistics, collate, token_masks
 from msademo.features.vision import VISION_NAMES
+from msademo.features.voice import VOICE_NAMES
 from tests.mediafiles import tone, write_media
 from tests.pickle_support import loaded_once, write_bert
 from train import evaluate_pickled, pickled
@@ -91,7 +92,7 @@ def test_what_clips_lack_is_lacking(sims):
     assert whole.vision.missing.all() and len(whole.vision.values) >= 4, "a coloured square is no face"
     masks = [token_masks(sample, {m: np.zeros(sample.units(m), bool) for m in ("text", "audio", "vision")}) for sample in data.samples]
     words = encoder([s.tokens for s in data.samples], [mask["text"] for mask in masks])
-    widths = {"text": 384, "audio": 33, "vision": len(VISION_NAMES)}
+    widths = {"text": 384, "audio": len(VOICE_NAMES), "vision": len(VISION_NAMES)}
     batch = collate(data.samples, masks, words, Statistics(*({m: part(width, np.float32) for m, width in widths.items()} for part in (np.zeros, np.ones))))
     assert not batch.real("vision").any() and not batch.real("audio")[3].any() and batch.real("audio")[0].any()
     assert not batch.real("text")[1].any() and batch.real("text")[0].any()
@@ -107,7 +108,7 @@ def test_training_measuring_and_the_demo(sims, tmp_path):
     again = tmp_path / "again.json"
     assert main(["evaluate", str(model), "--data", str(sims / "SIMS"), "--cache", str(sims / "cache"), "--workers", "1", "--rates", "0,0.5", "--draws", "1", "--json", str(again)]) == 0
     assert json.loads(again.read_text()) == report
-    for name in ("text", "face"):
+    for name in ("text", "face", "voice"):
         shutil.copy(CHECKPOINTS / f"{name}.safetensors", tmp_path)
     shutil.copy(model, tmp_path / "pglh.safetensors")
     result = Analyzer(tmp_path).clip(str(sims / "SIMS" / "Raw" / "0001" / "0001.mp4"), "this film was great")
@@ -138,7 +139,7 @@ def test_a_bert_reads_chinese_words_character_by_character_and_there_need_be_no_
     own(place / "SIMS", "file,text,label,mode", *(f",{('今天很开心', '这部电影太差了')[i % 2]},{0.4 - i % 2},{('train', 'train', 'dev', 'test')[i % 4]}" for i in range(8)))
     assert main(command(place, "pglh", "--text-encoder", str(bert))) == 0
     meta = read_checkpoint(place / "pglh" / "seed-1111" / "model.safetensors").meta
-    assert meta["folder"]["text"]["encoder"] == str(bert) and meta["config"]["dims"] == {"text": 12, "audio": 33, "vision": len(VISION_NAMES)}
+    assert meta["folder"]["text"]["encoder"] == str(bert) and meta["config"]["dims"] == {"text": 12, "audio": len(VOICE_NAMES), "vision": len(VISION_NAMES)}
     encoder, _ = load_encoder(str(bert))
     data = pickled.read_labelled(read_folder(place / "SIMS"), encoder, None, pickled.FACE, place / "cache", 1)["train"]
     assert [sample.tokens.words for sample in data.samples[:2]] == [len("今天很开心"), len("这部电影太差了")]

@@ -23,7 +23,7 @@ from msademo.transcript import assign_times, split_words
 from msademo.ui.theme import launch_options
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
-WIDTHS = {"text": 384, "audio": 33, "vision": 71}
+WIDTHS = {"text": 384, "audio": 42, "vision": 71}
 TRUST = {"text": 1.5, "audio": 0.6, "vision": 0.3}      # what each modality adds to the fake score
 
 

@@ -15,6 +15,7 @@ from msademo.errors import InputError
 COMMANDS = {
     "prepare": ("train.prepare", "extract features of a data folder once, and cache them"),
     "face": ("train.face", "train the expression network on faces"),
+    "voice": ("train.voice", "train the voice network on acted voices"),
     "text": ("train.text", "tune the text encoder's upper layers on transcripts with scores"),
     "pglh": ("train.pglh", "train PGLH on the composed corpus or a folder of labelled clips; with --config and --pickle on an MMSA pickle"),
     "spro": ("train.spro", "train SPRO on image-text posts; with --config by a file of train/configs/"),

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from msademo.backbones.voice import EMOTIONS, beside
 from msademo.checkpoint import file_hash, save_checkpoint
 from msademo.corruption import MODALITIES, missing
-from msademo.features.audio import AUDIO_NAMES
-from msademo.features.bundle import Features, Statistics, collate, predict, token_masks
+from msademo.features.bundle import Features, Statistics, collate, heard_together, predict, token_masks
 from msademo.features.prompt import PromptReader
 from msademo.features.text import TextTokens, load_text_encoder
 from msademo.metrics import regression_metrics
@@ -21,6 +21,7 @@ from train.compose import Composer, Composition
 from train.data import Transcript, read_transcripts, training_transcripts
 from train.execution import add_execution_arguments
 from train.jobs import CACHE
+from train.labelled import extractor_of
 from train.loop import Fitted, Schedule, best_device, fit
 from train.prepare import load_pool
 from train.processes import Share, Sliced, is_main, main_first
@@ -59,8 +60,9 @@ class ClipTask(Sliced):
         some = np.random.default_rng(self.seed).permutation(len(self.words.clean))[:1000]
         words = torch.cat([self.words.clean[i] for i in some]).float()
         pool = self.composer.pool
-        return Statistics.of({"text": words.numpy(), "audio": np.concatenate([v for variants in pool.voices for v in variants]),
-                              "vision": pool.faces.reshape(-1, pool.faces.shape[-1]).astype(np.float32)})
+        heard = [heard_together(v, np.zeros(len(v), bool), len(EMOTIONS)) for variants in pool.voices for v in variants]
+        return Statistics.of({"text": words.numpy(), "audio": np.concatenate(heard),
+                              "vision": pool.faces.reshape(-1, pool.faces.shape[-1]).astype(np.float32)}, len(EMOTIONS))
 
     def compose(self, row: int, rng: np.random.Generator) -> Features:
         """A training clip of transcript `row`."""
@@ -145,7 +147,7 @@ def train_clips(name: str, build, config_of, args, schedule: Schedule, masking: 
 def clip_settings(args, masking: Masking, batch: int, **more) -> dict:
     """What, with the schedule, decides a run's outcome."""
     return {"masking": asdict(masking), "composition": asdict(Composition()), "batch": batch, **more,
-            "text": file_hash(args.text), "face": file_hash(args.face)}
+            "text": file_hash(args.text), "face": file_hash(args.face), "voice": file_hash(beside(args.face))}
 
 
 def save_clip_model(path: Path, task: ClipTask, method: str, config: dict, model: nn.Module, best: Fitted, metrics: dict, args,
@@ -156,8 +158,7 @@ def save_clip_model(path: Path, task: ClipTask, method: str, config: dict, model
     save_checkpoint(
         path, method, config, model.state_dict(),
         statistics=task.statistics.to_dict(), scale=[-3.0, 3.0], median=float(np.median([row.score for row in task.words.transcripts])),
-        extractor={"text": Path(args.text).name, "text_sha256": settings["text"], "face": Path(args.face).name,
-                   "face_sha256": settings["face"], "audio_names": list(AUDIO_NAMES)},
+        extractor=extractor_of({"encoder": args.text, "sha256": settings["text"]}, args.face),
         settings=settings, schedule=asdict(schedule), epoch=best.epoch, seed=args.seed, history=best.history,
         metrics={"corpus": "composed corpus", "split": "valid", "protocol": "MOSI valid, 3 compositions, one mask draw a rate; epoch chosen here", **metrics},
         data="composed corpus: CMU-MOSI and CMU-MOSEI transcripts and scores, RAVDESS and Emo-DB voices, FER2013 faces (train splits); "

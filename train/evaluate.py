@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from msademo.backbones.voice import beside
 from msademo.checkpoint import read_checkpoint, write_atomically
 from msademo.corruption import MODALITIES, missing
 from msademo.errors import InputError
@@ -171,7 +172,7 @@ def evaluate_fusion(args: argparse.Namespace) -> dict:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", help="a fusion checkpoint (checkpoints/pglh.safetensors), SPRO's, or `face`")
+    parser.add_argument("checkpoint", help="a fusion checkpoint (checkpoints/pglh.safetensors), SPRO's, or `face` or `voice`")
     parser.add_argument("--data", type=Path, required=True, help="folder laid out as the README says; only the split's rows are needed")
     parser.add_argument("--split", default="valid", help="train, valid or test")
     parser.add_argument("--corpus", default="mosi", choices=("mosi", "mosei"))
@@ -187,10 +188,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    method = "face" if args.checkpoint == "face" else read_checkpoint(args.checkpoint).method if Path(args.checkpoint).is_file() else None
+    network = {"face": args.face, "voice": beside(args.face)}.get(args.checkpoint)
+    method = args.checkpoint if network else read_checkpoint(args.checkpoint).method if Path(args.checkpoint).is_file() else None
     if method == "face":
         from train.face import evaluate_face
-        report = evaluate_face(args.face if args.checkpoint == "face" else args.checkpoint, args.data, args.split)
+        report = evaluate_face(network or args.checkpoint, args.data, args.split)
+    elif method == "voice":
+        from train.voice import evaluate_voice
+        report = evaluate_voice(network or args.checkpoint, args.data, args.split)
     elif method == "spro":
         from train.evaluate_posts import evaluate_posts
         report = evaluate_posts(args.checkpoint, args.data, args.split, parse_rates(args.rates), args.seed, args.text)

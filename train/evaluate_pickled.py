@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Mapping
 
+from msademo.backbones.voice import beside
 from msademo.checkpoint import file_hash
 from msademo.errors import InputError
 from train.data import check_split
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{args.checkpoint.name} was trained with another text encoder than {text['encoder']}; give --text-encoder the one it was trained with.")
     if not args.pickle and file_hash(args.face) != fusion.meta["extractor"]["face_sha256"]:
         raise InputError(f"{args.checkpoint.name} was trained with another expression network than {args.face}; give --face the one it was trained with.")
+    if not args.pickle and file_hash(beside(args.face)) != fusion.meta["extractor"].get("voice_sha256"):
+        raise InputError(f"{args.checkpoint.name} was trained with another voice network than {beside(args.face)}; give --face an expression network with that one beside it.")
     data = read_source(args, told, encoder, split)
     for m, width in fusion.model.config.dims.items():
         here = data.samples[0].track(m).values.shape[1] if m != "text" else encoder.dim if encoder is not None else data.texts.values[0].shape[1]

@@ -3,7 +3,8 @@
 Train holds fixed compositions of the training transcripts, the ones PGMF is trained on: every transcript as often, or (`--signs balanced`) those of
 an epoch of our trainers, with as many positive as negative scores. Valid and test hold the first composition that `evaluate`
 measures on, under the masks of the draw that is asked for. Text features are the text encoder's, read after words were taken away; missing steps
-are zeros, and *_missing (N, L) says which. There is no text_bert: the encoder's ids are no BERT's. With the rate "random" every clip has one of its
+are zeros, and *_missing (N, L) says which. The last nine numbers of a voice's steps are what the steps left amount to (features/bundle.py), so masks
+belong here (`--rate`): who masks a complete pickle later leaves a trace of what was hidden in them. There is no text_bert: the encoder's ids are no BERT's. With the rate "random" every clip has one of its
 own, uniform from 0 to what our trainers mask at most.
 """
 
@@ -18,10 +19,11 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+from msademo.backbones.voice import EMOTIONS
 from msademo.checkpoint import file_hash, written_atomically
 from msademo.corruption import MODALITIES, check_ratio, missing
 from msademo.errors import InputError
-from msademo.features.bundle import Features, token_masks
+from msademo.features.bundle import Features, heard_together, token_masks
 from msademo.features.text import TextEncoder, load_text_encoder
 from msademo.guidance.offline import write_prompt
 from train.compose import Composer, epoch_rows
@@ -83,7 +85,7 @@ def masked_arrays(name: str, clips: Sequence[Features], encoder: TextEncoder, ra
                 keep = np.r_[:steps["text"] - 1, len(text) - 1]                 # SEP stays
                 text, mask["text"] = text[keep], mask["text"][keep]
             for m in MODALITIES:
-                found = text if m == "text" else clips[i].track(m).values[:steps[m]]
+                found = text if m == "text" else heard_together(clips[i].track(m).values, mask[m], len(EMOTIONS) if m == "audio" else 0)[:steps[m]]
                 length = lengths[m][i] = len(found)
                 gone[m][i, :length] = mask[m][:length]
                 values[m][i, :length] = np.where(mask[m][:length, None], 0, found)

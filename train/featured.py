@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from msademo.backbones.voice import EMOTIONS
 from msademo.corruption import MODALITIES, missing
 from msademo.errors import InputError
 from msademo.features.audio import AUDIO_NAMES
-from msademo.features.bundle import Features, Statistics, Track, collate, predict, token_masks
+from msademo.features.bundle import Features, Statistics, Track, collate, heard_together, predict, token_masks
 from msademo.features.prompt import PromptReader
 from msademo.guidance.given import sections_of
 from msademo.guidance.offline import write_prompt
@@ -144,10 +145,12 @@ class FeaturedTask(Sliced):
     def measure(self) -> Statistics:
         """Mean and deviation of each feature over real (not padded) steps of training samples."""
         some = np.random.default_rng(self.seed).permutation(len(self.train.samples))[:SAMPLED]
-        there = lambda track: track.values[~track.missing]                  # a frame without a face says nothing of faces
+        emotions = len(EMOTIONS) if self.train.bundled else 0
+        # A frame without a face says nothing of faces.
+        there = lambda track, m: heard_together(track.values, track.missing, emotions if m == "audio" else 0)[~track.missing]
         sampled = {"text": np.concatenate([np.asarray(self.clean[i], np.float32) for i in some]),
-                   **{m: np.concatenate([there(self.train.samples[i].track(m)) for i in some]) for m in ("audio", "vision")}}
-        return Statistics.of({m: values if len(values) else np.tile(np.float32([[-1], [1]]), values.shape[1]) for m, values in sampled.items()})
+                   **{m: np.concatenate([there(self.train.samples[i].track(m), m) for i in some]) for m in ("audio", "vision")}}
+        return Statistics.of({m: values if len(values) else np.tile(np.float32([[-1], [1]]), values.shape[1]) for m, values in sampled.items()}, emotions)
 
     def slices(self, epoch: int, share: Share):
         rng, masking = np.random.default_rng([self.seed, epoch]), self.recipe.masking

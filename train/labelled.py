@@ -9,9 +9,10 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+from msademo.backbones.voice import beside
 from msademo.checkpoint import file_hash
-from msademo.features.audio import AUDIO_NAMES
 from msademo.features.bundle import Features, Track
+from msademo.features.voice import VOICE_NAMES
 from msademo.transcript import split_words
 from train.data import FILLER, SPLITS
 from train.featured import Featured
@@ -70,5 +71,6 @@ def read_labelled(folder: Folder, encoder: Encoder, longest: Mapping[str, int] |
 
 
 def extractor_of(text: Mapping, network: Path) -> dict:
-    """What a checkpoint says of its extractors, by which the demo knows whether it can use it."""
-    return {"text": Path(text["encoder"]).name, "text_sha256": text["sha256"], "face": Path(network).name, "face_sha256": file_hash(network), "audio_names": list(AUDIO_NAMES)}
+    """What a checkpoint says of its extractors, by which the demo knows whether it can use it. network: the expression network, the voice network beside it."""
+    return {"text": Path(text["encoder"]).name, "text_sha256": text["sha256"], "face": Path(network).name, "face_sha256": file_hash(network),
+            "voice_sha256": file_hash(beside(network)), "audio_names": list(VOICE_NAMES)}

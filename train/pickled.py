@@ -115,7 +115,7 @@ def gather(args: argparse.Namespace, method: str, recipe: Recipe, text_encoder: 
             data[split], origin = with_prompts(data[split], encoder)
     told = {"dataset": recipe.dataset, "text": text, "guidance": origin, "signature": signature({split: part.split for split, part in data.items()}), "lengths": lengths}
     if not args.pickle:
-        told |= {"name": name, "face": about["extractor"]["face_sha256"], "division": folder.division}
+        told |= {"name": name, "face": about["extractor"]["face_sha256"], "voice": about["extractor"]["voice_sha256"], "division": folder.division}
     print(f"{method}: {name}: " + ", ".join(f"{split} {len(part.samples)}" for split, part in data.items()) + f"; words by {text['encoder']}")
     kind, option = ("pickle", "pickle") if args.pickle else ("folder", "data")
     return Bundle(method, recipe, data, told, f"the {kind} {name}", f"--{option} {name}", {**about, kind: told})

@@ -12,9 +12,11 @@ import hashlib
 import os
 import zipfile
 from pathlib import Path
+from typing import Iterator
 
 import numpy as np
 
+from msademo.backbones.voice import beside
 from msademo.checkpoint import file_hash
 from msademo.errors import InputError
 from train.cluster import Cluster, add_ray_argument
@@ -28,19 +30,25 @@ FACE_VARIANTS = 3             # the clean crop and two jittered ones
 FACE_BLOCK = 1000
 
 
-def voice_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Tokens and times of the recording and of its augmented variants."""
-    from msademo.features.audio import audio_tokens
+def variants_of(path: Path) -> Iterator[np.ndarray]:
+    """The sound of a recording and of its augmented variants, (S,) each at SAMPLE_RATE."""
     from msademo.media import load_clip
     from train.augment import augment_voice
     wave = load_clip(str(path), transcript="").audio
     if wave is None:
         raise InputError(f"{path.name} holds no sound.")
     seed = int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16)
-    arrays = {}
     for variant in range(VOICE_VARIANTS):
-        sound = wave if variant == 0 else augment_voice(wave, np.random.default_rng([seed, variant]))
-        tokens = audio_tokens(sound)
+        yield wave if variant == 0 else augment_voice(wave, np.random.default_rng([seed, variant]))
+
+
+def voice_arrays(path: Path, network: Path, speaker: str) -> dict[str, np.ndarray]:
+    """Tokens and times of the recording and of its augmented variants, as the voice network hears a speaker it has not been trained on."""
+    from msademo.backbones.voice import opened
+    from msademo.features.voice import voice_tokens
+    voice, arrays = opened(network), {}
+    for variant, sound in enumerate(variants_of(path)):
+        tokens = voice_tokens(sound, voice, voice.unheard.get(speaker))
         if not len(tokens.values):
             raise InputError(f"{path.name} is too short or silent.")
         arrays |= {f"values{variant}": tokens.values.astype(np.float32), f"times{variant}": tokens.times}
@@ -83,10 +91,13 @@ def face_arrays(archive: Path, names: tuple[str, ...], network: Path) -> dict[st
     return {"values": tokens.reshape(len(names), FACE_VARIANTS, -1).astype(np.float16), "ok": np.array(ok)}
 
 
-def voice_target(voice: Voice, cache: Path) -> Path:
+def voice_target(voice: Voice, network: Path, cache: Path) -> Path:
+    from msademo.backbones import voice as network_code
     from msademo.features import audio
+    from msademo.features import voice as features
     from train import augment
-    return cache / f"voices-{code_mark(audio, augment)}" / f"{voice.path.parent.name}-{voice.path.stem}-{file_hash(voice.path)[:16]}.npz"
+    mark = hashlib.sha256(f"{file_hash(network)}{code_mark(audio, features, network_code, augment)}".encode()).hexdigest()[:12]
+    return cache / f"voices-{mark}" / f"{voice.path.parent.name}-{voice.path.stem}-{file_hash(voice.path)[:16]}.npz"
 
 
 def face_blocks(data: Path, faces: list[Face], network: Path, cache: Path) -> list[Job]:
@@ -105,14 +116,14 @@ def face_blocks(data: Path, faces: list[Face], network: Path, cache: Path) -> li
 
 
 def load_pool(data: Path, split: str, network: Path, cache: Path = CACHE, workers: int | Cluster | None = None, say=print) -> Pool:
-    """The voices and faces of one split as features, extracted now if the cache lacks them."""
-    data = Path(data)
+    """The voices and faces of one split as features, extracted now if the cache lacks them. network: the expression network; the voice network lies beside it."""
+    data, hearing = Path(data), beside(network)
     voices, faces = read_voices(data, split), read_faces(data, split)
     if not voices or not faces:
         raise InputError(f"{data} has no {split} rows in {'voices' if not voices else 'faces'}; choose another --split.")
     blocks = face_blocks(data, faces, network, cache)
-    targets = [voice_target(voice, cache) if voice.path.is_file() else None for voice in voices]
-    jobs = [Job(target, voice_arrays, (voice.path,), voice.path.name) for voice, target in zip(voices, targets) if target]
+    targets = [voice_target(voice, hearing, cache) if voice.path.is_file() else None for voice in voices]
+    jobs = [Job(target, voice_arrays, (voice.path, hearing, voice.speaker), voice.path.name) for voice, target in zip(voices, targets) if target]
     failures = make_all(jobs + blocks, workers or os.cpu_count() or 1, say)
     failures += [f"{voice.path.name}: the file is not there" for voice, target in zip(voices, targets) if not target]
     for reason in failures:
@@ -138,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, help="folder with voices/ and faces/")
     source.add_argument("--raw", type=Path, help="folder of labelled clips: label.csv and Raw/ as MOSI, MOSEI and SIMS are published, or labels.csv and media")
-    parser.add_argument("--face", type=Path, default=Path("checkpoints/face.safetensors"), help="the expression network")
+    parser.add_argument("--face", type=Path, default=Path("checkpoints/face.safetensors"), help="the expression network; the voice network is the voice.safetensors beside it")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     add_ray_argument(parser)

@@ -19,6 +19,7 @@ import numpy as np
 
 from msademo.checkpoint import write_atomically
 from msademo.errors import InputError
+from msademo.features.audio import AUDIO_NAMES
 from msademo.features.bundle import Features
 from msademo.features.text import TextTokens
 from msademo.guidance.offline import write_prompt
@@ -39,9 +40,10 @@ def fixed_clip(composer: Composer, tokens: TextTokens, score: float, seed: int, 
 
 
 def clip_key(features: Features) -> str:
-    """16 hexadecimal digits from the clip's words and tokens. The score has no part in it."""
+    """16 hexadecimal digits from the clip's words and tokens; of the voice from what is measured, which is what a prompt tells of. The score has no part in it."""
     digest = hashlib.blake2b(digest_size=8)
-    for array in (features.tokens.ids, *(part for track in (features.audio, features.vision) for part in (track.values, track.missing))):
+    measured = features.audio.values[:, :len(AUDIO_NAMES)]
+    for array in (features.tokens.ids, measured, features.audio.missing, features.vision.values, features.vision.missing):
         digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from typing import Sequence
 
 import numpy as np
 
+from msademo.backbones.voice import beside
 from msademo.checkpoint import file_hash
 from msademo.errors import InputError
 from msademo.study.sets import CLIP, Item, inside, read_folder_set, rows_of
@@ -115,22 +116,23 @@ def own_threads(process: int) -> None:
 
 def nothing() -> dict[str, np.ndarray]:
     """What a cache file of a clip holds, of a clip without voice, face and words."""
-    from msademo.features.audio import AUDIO_NAMES
     from msademo.features.vision import VISION_NAMES
-    return {"audio": np.zeros((0, len(AUDIO_NAMES)), np.float32), "audio_times": np.zeros((0, 2)), "vision": np.zeros((0, len(VISION_NAMES)), np.float32),
+    from msademo.features.voice import VOICE_NAMES
+    return {"audio": np.zeros((0, len(VOICE_NAMES)), np.float32), "audio_times": np.zeros((0, 2)), "vision": np.zeros((0, len(VISION_NAMES)), np.float32),
             "vision_times": np.zeros((0, 2)), "vision_missing": np.zeros(0, bool), "words": np.zeros(0, str)}
 
 
 def clip_arrays(path: Path, recognise: bool, network: Path) -> dict[str, np.ndarray]:
     """Voice, face and, where it is wanted, the recognised words of one file, as the demo takes a clip apart."""
-    from msademo.features.audio import audio_tokens
+    from msademo.backbones.voice import opened
     from msademo.features.vision import face_track, vision_tokens
+    from msademo.features.voice import voice_tokens
     from msademo.media import load_clip
     own_threads(os.getpid())
     clip = load_clip(str(path), None if recognise else "", asr=recognise)
     arrays = nothing() | {"words": np.array([word.text for word in clip.words], dtype=str)}
     if clip.audio is not None:
-        heard = audio_tokens(clip.audio)
+        heard = voice_tokens(clip.audio, opened(beside(network)))
         arrays |= {"audio": heard.values.astype(np.float32), "audio_times": heard.times}
     if len(clip.frames):
         seen = vision_tokens(face_track(clip.frames, clip.frame_times), expression_of(network), clip.frame_times)
@@ -143,8 +145,9 @@ def jobs_of(folder: Folder, network: Path, cache: Path) -> list[Job | None]:
     change, since hashing a corpus of videos takes longer than reading it."""
     from msademo import decoding, media
     from msademo.backbones import expression
-    from msademo.features import audio, vision
-    mark = hashlib.sha256(f"{file_hash(network)}{code_mark(audio, vision, expression, decoding, media)}".encode()).hexdigest()[:12]
+    from msademo.backbones import voice as voice_network
+    from msademo.features import audio, vision, voice
+    mark = hashlib.sha256(f"{file_hash(network)}{file_hash(beside(network))}{code_mark(audio, voice, voice_network, vision, expression, decoding, media)}".encode()).hexdigest()[:12]
     jobs: list[Job | None] = []
     for item in folder.items:
         path = inside(folder.root, item.file) if item.file else None

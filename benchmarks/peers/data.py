@@ -19,9 +19,11 @@ from typing import Iterator, Sequence
 
 import numpy as np
 
+from msademo.backbones.voice import EMOTIONS, beside
 from msademo.checkpoint import file_hash, written_atomically
 from msademo.corruption import MODALITIES
 from msademo.errors import InputError
+from msademo.features.bundle import heard_together
 from msademo.features.text import TextEncoder
 from train.clips import VALID_COMPOSITIONS, VALID_RATES
 from train.compose import Composer, Composition
@@ -55,7 +57,7 @@ class Source:
     @cached_property
     def mark(self) -> str:
         rows = [(row.key, row.words, row.score) for row in training_transcripts(self.data, self.corpora)]
-        told = [rows, file_hash(self.text), file_hash(self.face), self.compositions, self.seed, TEXT_STEPS, self.signs]
+        told = [rows, file_hash(self.text), file_hash(self.face), file_hash(beside(self.face)), self.compositions, self.seed, TEXT_STEPS, self.signs]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 
     def bench(self, encoder: TextEncoder, split: str) -> Bench:
@@ -96,7 +98,8 @@ def write_corpus(path: Path, source: Source, training: str, encoder: TextEncoder
     cases = [(rate, list(zip(rows, clips))) for rate in (VALID_RATES if masked else (0.0,)) for clips in bench.clips[:VALID_COMPOSITIONS]]
     once = Once(encoder)
     content["valid"] = joined([export_split(f"{training} valid", clips, once, ratios_of(len(clips), rate), 0, 0, steps, say) for rate, clips in cases])
-    content["about"] = {"corpus": "composed corpus, train and valid", "training": training, "corpora": list(source.corpora), "signs": source.signs, "seed": source.seed}
+    content["about"] = {"corpus": "composed corpus, train and valid", "training": training, "corpora": list(source.corpora), "signs": source.signs, "seed": source.seed,
+                        "emotions": len(EMOTIONS)}
     with written_atomically(path) as file:
         pickle.dump(content, file, protocol=4)
     say(f"peers: wrote {path.name}: train {len(train)}, valid {len(content['valid']['id'])} clips")
@@ -116,7 +119,8 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
 
 def write_measured(folder: Path, bench: Bench, rates: Sequence[float], draws: int, say=print) -> None:
     """The measured split: base.npz with what is there of every composition (audio, vision: (C, N, T, D)), and a file a rate and draw with the words
-    left (text (N, T, D), not cut, text_lengths (N,)) and the masks (*_missing; voices and faces (C, N, T)). Files that are there are kept."""
+    left (text (N, T, D), not cut, text_lengths (N,)), the masks (*_missing; voices and faces (C, N, T)) and what the voice left amounts to (sounds
+    (C, N, E), which stands in each voice token's last dimensions). Files that are there are kept."""
     every = [clip for clips in bench.clips for clip in clips]
     longest = {"text": max(len(clip.tokens) for clip in every), **{m: max(len(clip.track(m).values) for clip in every) for m in ("audio", "vision")}}
     encoder, count = bench.encoder, len(bench.truth)
@@ -134,11 +138,14 @@ def write_measured(folder: Path, bench: Bench, rates: Sequence[float], draws: in
         ratios = dict.fromkeys(MODALITIES, rate)
         found = masked_arrays(name, bench.clips[0], encoder, [ratios] * count, bench.seed, draw, longest, say)
         gone = {m: np.zeros((len(bench.clips), count, longest[m]), bool) for m in ("audio", "vision")}
+        sounds = np.zeros((len(bench.clips), count, len(EMOTIONS)), np.float32)
         for composition, clips in enumerate(bench.clips):
             for i, masks in enumerate(bench.masks(clips, ratios, draw)):
                 for m, array in gone.items():
                     array[composition, i, :len(masks[m])] = masks[m] | clips[i].track(m).missing
-        save_arrays(folder / name, text=found["text"], text_lengths=found["text_lengths"], text_missing=found["text_missing"],
+                if len(clips[i].audio.values):
+                    sounds[composition, i] = heard_together(clips[i].audio.values, masks["audio"] | clips[i].audio.missing, len(EMOTIONS))[0, -len(EMOTIONS):]
+        save_arrays(folder / name, text=found["text"], text_lengths=found["text_lengths"], text_missing=found["text_missing"], sounds=sounds,
                     **{f"{m}_missing": array for m, array in gone.items()})
         if time.monotonic() - said > 15 or number == len(todo):
             said = time.monotonic()

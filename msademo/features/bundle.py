@@ -47,30 +47,51 @@ class Features:
         return self.tokens.words if modality == "text" else len(self.track(modality).values)
 
 
+def heard_together(values: np.ndarray, hidden: np.ndarray, emotions: int) -> np.ndarray:
+    """A voice as a model reads it. values: (T, D) tokens whose last `emotions` numbers are a token's evidence for each emotion (logits);
+    hidden: (T,) bool. In their place every token gets the probabilities that the evidence of the tokens not hidden amounts to: softmax of its
+    mean. So what is hidden is never heard, as words that are hidden are never read. 0 emotions: the tokens as they are."""
+    if not emotions or not len(values):
+        return values
+    evidence = values[~hidden, -emotions:]
+    mean = evidence.mean(0) if len(evidence) else np.zeros(emotions, np.float32)
+    odds = np.exp(mean - mean.max())
+    read = values.copy()
+    read[:, -emotions:] = odds / odds.sum()
+    return read
+
+
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and deviation of each feature dimension over the training data, per modality; they live in the checkpoint."""
+    """Mean and deviation of each feature dimension over the training data, per modality; they live in the checkpoint. emotions: how many of the
+    voice's dimensions, the last ones, are evidence to be heard together (heard_together); the statistics are those of the probabilities."""
 
     mean: Mapping[str, np.ndarray]
     deviation: Mapping[str, np.ndarray]
+    emotions: int = 0
 
     @classmethod
-    def of(cls, values: Mapping[str, np.ndarray]) -> "Statistics":
-        """values: per modality (N, D), all tokens of a sample of the training data."""
+    def of(cls, values: Mapping[str, np.ndarray], emotions: int = 0) -> "Statistics":
+        """values: per modality (N, D), all tokens of a sample of the training data, voices heard together."""
         return cls({m: v.mean(0, dtype=np.float64).astype(np.float32) for m, v in values.items()},
-                   {m: np.maximum(v.std(0, dtype=np.float64), EPSILON).astype(np.float32) for m, v in values.items()})
+                   {m: np.maximum(v.std(0, dtype=np.float64), EPSILON).astype(np.float32) for m, v in values.items()}, emotions)
+
+    def read(self, track: Track, modality: str, hidden: np.ndarray) -> np.ndarray:
+        """(T, D) float32: what a model is given of a track of which `hidden` (T,) is gone, before it is standardised."""
+        return heard_together(track.values, hidden, self.emotions if modality == "audio" else 0)
 
     def standardise(self, values: torch.Tensor, modality: str) -> torch.Tensor:
         mean, deviation = (torch.from_numpy(part[modality]).to(values) for part in (self.mean, self.deviation))
         return (values - mean) / deviation
 
     def to_dict(self) -> dict:
-        return {m: {"mean": self.mean[m].tolist(), "deviation": self.deviation[m].tolist()} for m in self.mean}
+        parts = {m: {"mean": self.mean[m].tolist(), "deviation": self.deviation[m].tolist()} for m in self.mean}
+        return parts | ({"emotions": self.emotions} if self.emotions else {})
 
     @classmethod
     def from_dict(cls, stored: dict) -> "Statistics":
-        part = lambda key: {m: np.asarray(entry[key], dtype=np.float32) for m, entry in stored.items()}
-        return cls(part("mean"), part("deviation"))
+        part = lambda key: {m: np.asarray(entry[key], dtype=np.float32) for m, entry in stored.items() if m != "emotions"}
+        return cls(part("mean"), part("deviation"), int(stored.get("emotions", 0)))
 
 
 def token_masks(features: Features, missing: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -104,8 +125,9 @@ def collate(samples: Sequence[Features], masks: Sequence[Mapping[str, np.ndarray
             lacking[m] = torch.tensor([[not s.tokens.words] for s in samples]).expand(-1, longest)
         else:
             lacking[m] = pad([s.track(m).missing for s in samples], longest, False)
-            values[m] = statistics.standardise(pad([s.track(m).values for s in samples], longest, 0.0), m)
-            target[m] = values[m]
+            read = lambda hidden: statistics.standardise(pad([statistics.read(s.track(m), m, h) for s, h in zip(samples, hidden)], longest, 0.0), m)
+            values[m] = read(gone)
+            target[m] = read([s.track(m).missing for s in samples]) if m == "audio" and statistics.emotions else values[m]
     device = text.device
     score = None if samples[0].score is None else torch.tensor([s.score for s in samples], dtype=torch.float32, device=device)
     moved = lambda part: {m: tensor.to(device) for m, tensor in part.items()}

@@ -19,6 +19,7 @@ from msademo.backbones.expression import EXPRESSIONS
 from msademo.errors import InputError
 from msademo.features.audio import AUDIO_NAMES, N_CQT, N_MEL, N_MFCC
 from msademo.features.bundle import Track
+from msademo.features.voice import VOICE_NAMES
 from msademo.guidance.prompt import Prompt
 
 MAX_WORDS = 300             # looked at; the text encoder reads some 250
@@ -164,9 +165,9 @@ def tell_voice(audio: Track) -> Told:
     """Effort, loudness and pitch of the voice; strength: 0 calm, 1 in between, 2 agitated. A voice measured so has no sign."""
     if not audio.present:
         return Told(("There is no voice.",))
-    if audio.values.shape[1] != len(AUDIO_NAMES):
-        raise InputError(f"The voice's tokens have {audio.values.shape[1]} numbers where the bundled extractor's have {len(AUDIO_NAMES)}; use its features.")
-    tokens = audio.values[~audio.missing]
+    if audio.values.shape[1] not in (len(AUDIO_NAMES), len(VOICE_NAMES)):
+        raise InputError(f"The voice's tokens have {audio.values.shape[1]} numbers where the bundled extractor's have {len(AUDIO_NAMES)} or {len(VOICE_NAMES)}; use its features.")
+    tokens = audio.values[~audio.missing, :len(AUDIO_NAMES)]
     loudness = tokens[:, 0] / np.sqrt(N_MEL)             # MFCC 0 of an orthonormal DCT: the mean mel level times sqrt(N_MEL)
     bands, pitch = tokens[:, N_MFCC:N_MFCC + N_CQT], tokens[:, -1]
     low, middle, high = np.sort(pitch)[[int(share * (len(pitch) - 1) + 0.5) for share in (0.1, 0.5, 0.9)]]      # np.percentile is slow on so few

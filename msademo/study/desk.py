@@ -120,7 +120,7 @@ class Desk:
             if not self.analyzer.posts.available:
                 raise InputError("Posts need the checkpoint spro.safetensors, which is not here; train it with `python -m train spro` or restore it.")
             return inventory.identity(self.analyzer, ("text", "face", inventory.SPRO))
-        used = inventory.identity(self.analyzer, ("text", "face", *(plan.models or MODELS)))
+        used = inventory.identity(self.analyzer, ("text", "face", "voice", *(plan.models or MODELS)))
         absent = [name for name in plan.models if name not in used]
         if absent:
             raise InputError(f"The checkpoint of {absent[0]} is not here; choose other models.")

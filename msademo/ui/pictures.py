@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
-from typing import Iterable, Sequence
+from typing import Iterable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -20,6 +20,8 @@ from msademo.ui.figures import NAMES, kind_name
 
 THUMBNAILS, SIDE = 12, 72           # pictures in the strip; pixels
 WAVE_BINS = 320
+SECOND = 0.15                       # probability from which the second emotion is named too
+FEELS = {"disgust": "disgusted", "fear": "afraid", "fearful": "afraid", "surprise": "surprised"}
 ROWS = 36                           # feature dimensions drawn: those that vary most
 WIDE, NARROW = 88, 40              # letters that fit beside each other in the strip, on a desk and on a phone
 Spans = Sequence[tuple[float, float]]
@@ -177,7 +179,14 @@ def strip_sentence(opened, result: ClipResult) -> str:
     text = "Missing now: " + "; ".join(parts) + "."
     if faceless.any() and result.modalities["vision"].present:
         text += f" In {faceless.mean():.0%} of the frames no face was found (orange below the pictures)."
-    return text
+    told = [f"the {NAMES[m]} {verb} {likeliest(shows)}" for m, verb in (("audio", "sounds"), ("vision", "looks")) if (shows := result.modalities[m].shows)]
+    return text + (f" By what is left, {' and '.join(told)}." if told else "")
+
+
+def likeliest(shows: Mapping[str, float]) -> str:
+    """"happy (62 %)", and a second emotion where it is not far behind."""
+    order = sorted(shows, key=lambda name: -shows[name])[:2]
+    return " or ".join(f"{FEELS.get(name, name)} ({shows[name]:.0%})" for name in order if name == order[0] or shows[name] >= SECOND)
 
 
 # ---- feature maps ------------------------------------------------------------------------------------------------------

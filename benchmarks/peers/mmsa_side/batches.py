@@ -103,8 +103,17 @@ def read_pickle(path, clean=None):
     if clean:
         with open(clean, "rb") as file:
             whole = pickle.load(file)["train"]
-        splits["train"] |= {"clean_text": whole["text"], "audio": whole["audio"], "vision": whole["vision"]}
+        # What the voice left amounts to is the same in every step that is left (and positive), and zero in the others.
+        sounds = splits["train"]["audio"][..., -content["about"]["emotions"]:].max(1)
+        splits["train"] |= {"clean_text": whole["text"], "audio": sounding(whole["audio"], sounds), "vision": whole["vision"]}
     return splits
+
+
+def sounding(audio, sounds):
+    """Voices (N, T, D) with what is left of them amounting to `sounds` (N, E): the last dimensions of every step."""
+    audio = audio.copy()
+    audio[..., -sounds.shape[1]:] = sounds[:, None]
+    return audio
 
 
 def statistics_of(train):
@@ -123,6 +132,7 @@ def measured_clips(name, base, case, composition, text_steps, means, deviations,
     arrays = {"labels": base["labels"]}
     for m in ("audio", "vision"):
         arrays |= {m: base[m][composition], f"{m}_lengths": base[f"{m}_lengths"][composition], f"{m}_missing": case[f"{m}_missing"][composition]}
+    arrays["audio"] = sounding(arrays["audio"], case["sounds"][composition])
     text, gone, lengths = (case[key] for key in ("text", "text_missing", "text_lengths"))
     short, short_gone = text[:, :text_steps].copy(), gone[:, :text_steps].copy()
     for i in np.flatnonzero(lengths > text_steps):
