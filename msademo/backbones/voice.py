@@ -55,7 +55,7 @@ class VoiceConfig:
 
 def log_mel(wave: np.ndarray) -> Tensor:
     """(S,) float32 mono at SAMPLE_RATE -> (T, N_MEL), a frame every 10 ms: Whisper's spectrum of the sound brought to PEAK."""
-    from scipy.signal import resample_poly      # imported here: it takes most of a second
+    from scipy.signal import resample_poly      # imported here: see load_voice
 
     sound = resample_poly(np.asarray(wave, np.float32), 320, 441).astype(np.float32)       # 22.05 kHz -> 16 kHz
     sound = torch.from_numpy(sound * (PEAK / max(np.abs(sound).max(), 1e-9)))
@@ -132,6 +132,8 @@ class Voice:
 
 def load_voice(path: str | Path = "checkpoints/voice.safetensors") -> Voice:
     """The network of a checkpoint, in eval mode. Raises InputError with one sentence for a file that is not one."""
+    import scipy.signal         # noqa: F401 - takes a second, which the first voice that is heard need not wait
+
     checkpoint = read_checkpoint(path, METHOD)
     with described_by(checkpoint):
         net = VoiceNet(VoiceConfig(**checkpoint.config))
