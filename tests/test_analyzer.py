@@ -132,6 +132,14 @@ def test_attention_and_times_line_up(analyzer, opened):
     assert set(result.alpha) == set(MODALITIES) and result.beta == {"audio": 0.5, "vision": 0.5}
 
 
+def test_what_is_left_of_voice_and_face_shows_something(analyzer, opened):
+    whole, less, none = (analyzer.analyze(opened, {"audio": ratio, "vision": ratio}).modalities for ratio in (0, 0.7, 1))
+    for m in ("audio", "vision"):
+        assert sum(whole[m].shows.values()) == pytest.approx(1, abs=1e-3) and whole[m].shows.keys() == less[m].shows.keys() and whole[m].shows != less[m].shows
+        assert none[m].shows == {}
+    assert whole["text"].shows == {}
+
+
 def test_the_result_is_json(analyzer, opened):
     result = analyzer.analyze(opened, {"text": 0.5, "vision": 1.0}, {"vision": "span"})
     told = json.loads(json.dumps(result.to_dict(), allow_nan=False))

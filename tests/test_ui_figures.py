@@ -169,3 +169,14 @@ def test_controls_from_widgets():
 def test_the_clip_writer_is_a_real_clip(tmp_path):
     opened = FakeAnalyzer().open(write_clip(tmp_path / "a.mp4", 2.0), "some words")
     assert len(opened.clip.frames) >= 9 and opened.clip.audio is not None and opened.clip.duration == pytest.approx(2.0, abs=0.2)
+
+
+def test_what_voice_and_face_show_is_told_by_whom():
+    opened = clip()
+    result = fake_result(opened)
+    views = dict(result.modalities)
+    views["audio"] = replace(views["audio"], shows={"happy": 0.6, "angry": 0.25, "sad": 0.15})
+    views["vision"] = replace(views["vision"], shows={"fear": 0.9, "happy": 0.1})
+    told = pictures.strip_sentence(opened, replace(result, modalities=views))
+    assert told.endswith("By what is left, the voice network hears happy (60%) or angry (25%) and the expression network sees afraid (90%).")
+    assert "By what is left" not in pictures.strip_sentence(opened, result)

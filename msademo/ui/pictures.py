@@ -179,7 +179,7 @@ def strip_sentence(opened, result: ClipResult) -> str:
     text = "Missing now: " + "; ".join(parts) + "."
     if faceless.any() and result.modalities["vision"].present:
         text += f" In {faceless.mean():.0%} of the frames no face was found (orange below the pictures)."
-    told = [f"the {NAMES[m]} {verb} {likeliest(shows)}" for m, verb in (("audio", "sounds"), ("vision", "looks")) if (shows := result.modalities[m].shows)]
+    told = [f"the {who} {likeliest(shows)}" for m, who in (("audio", "voice network hears"), ("vision", "expression network sees")) if (shows := result.modalities[m].shows)]
     return text + (f" By what is left, {' and '.join(told)}." if told else "")
 
 
