@@ -55,7 +55,7 @@ def test_every_checkpoint_is_found_and_told(here):
     assert "another text.safetensors" in found["pglh_other.safetensors"].problem and found["pglh_b.safetensors"].problem == ""
     assert inventory.choices(list(found.values()), "pglh") == ["pglh.safetensors", "pglh_b.safetensors"]
     drawn = models.cards(list(found.values()), {"pglh": 12.3})
-    assert "<script" not in drawn and "&lt;script&gt;" in drawn and "12 ms" in drawn and drawn.count("in use: ") == 5 and str(here) not in drawn
+    assert "<script" not in drawn and "&lt;script&gt;" in drawn and "12 ms" in drawn and drawn.count("in use: ") == 6 and str(here) not in drawn
     for word in ("Data", "Terms", "Protocol", "Metrics", "Parameters", "Size", "Speed"):
         assert f"<dt>{word}</dt>" in drawn
     assert "no checkpoint at all" in models.cards([], {})
