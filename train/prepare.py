@@ -92,11 +92,12 @@ def face_arrays(archive: Path, names: tuple[str, ...], network: Path) -> dict[st
 
 
 def voice_target(voice: Voice, network: Path, cache: Path) -> Path:
+    from msademo import mel
     from msademo.backbones import voice as network_code
     from msademo.features import audio
     from msademo.features import voice as features
     from train import augment
-    mark = hashlib.sha256(f"{file_hash(network)}{code_mark(audio, features, network_code, augment)}".encode()).hexdigest()[:12]
+    mark = hashlib.sha256(f"{file_hash(network)}{code_mark(mel, audio, features, network_code, augment)}".encode()).hexdigest()[:12]
     return cache / f"voices-{mark}" / f"{voice.path.parent.name}-{voice.path.stem}-{file_hash(voice.path)[:16]}.npz"
 
 

@@ -143,11 +143,11 @@ def clip_arrays(path: Path, recognise: bool, network: Path) -> dict[str, np.ndar
 def jobs_of(folder: Folder, network: Path, cache: Path) -> list[Job | None]:
     """What is to be made for each item: a job, or None for words alone and for a file that is not there. A file is told by path, size and time of
     change, since hashing a corpus of videos takes longer than reading it."""
-    from msademo import decoding, media
+    from msademo import decoding, media, mel
     from msademo.backbones import expression
     from msademo.backbones import voice as voice_network
     from msademo.features import audio, vision, voice
-    mark = hashlib.sha256(f"{file_hash(network)}{file_hash(beside(network))}{code_mark(audio, voice, voice_network, vision, expression, decoding, media)}".encode()).hexdigest()[:12]
+    mark = hashlib.sha256(f"{file_hash(network)}{file_hash(beside(network))}{code_mark(mel, audio, voice, voice_network, vision, expression, decoding, media)}".encode()).hexdigest()[:12]
     jobs: list[Job | None] = []
     for item in folder.items:
         path = inside(folder.root, item.file) if item.file else None

@@ -53,9 +53,10 @@ def heard_arrays(path: Path, whisper: Path) -> dict[str, np.ndarray]:
 
 def heard(voices: Sequence[Voice], whisper: Path, cache: Path, workers: int, say=print) -> list[list[Tensor]]:
     """Each recording's variants. InputError where one cannot be read: folds and figures are of whole sets."""
+    from msademo import mel
     from msademo.backbones import voice
     from train import augment
-    mark = hashlib.sha256(f"{file_hash(whisper)}{code_mark(voice, augment)}".encode()).hexdigest()[:12]
+    mark = hashlib.sha256(f"{file_hash(whisper)}{code_mark(mel, voice, augment)}".encode()).hexdigest()[:12]
     jobs = [Job(cache / f"heard-{mark}" / f"{v.path.parent.name}-{v.path.stem}-{file_hash(v.path)[:16]}.npz", heard_arrays, (v.path, whisper), v.path.name) for v in voices]
     if failures := make_all(jobs, workers, say):
         raise InputError(f"{len(failures)} of {len(voices)} recordings cannot be heard, for one {failures[0]}; restore them.")

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from msademo.checkpoint import described_by, in_eight_bits, load_weights, read_checkpoint, save_checkpoint
 from msademo.errors import InputError
-from msademo.features.audio import mel_bank
 from msademo.media import SAMPLE_RATE
+from msademo.mel import mel_bank
 
 METHOD = "voice"
 EMOTIONS = ("angry", "bored", "calm", "disgust", "fearful", "happy", "neutral", "sad", "surprised")      # the order of the logits

@@ -21,6 +21,7 @@ import numpy as np
 
 from msademo.errors import InputError
 from msademo.media import SAMPLE_RATE
+from msademo.mel import mel_bank
 
 HOP = 441                   # samples between frames: 20 ms
 WINDOW = 2048               # samples a frame: 93 ms, two periods of the lowest voice
@@ -45,19 +46,6 @@ class AudioTokens:
 
     values: np.ndarray
     times: np.ndarray
-
-
-@lru_cache(maxsize=2)
-def mel_bank(bands: int = N_MEL, window: int = WINDOW, rate: int = SAMPLE_RATE) -> np.ndarray:
-    """(bands, window // 2 + 1) triangular filters of equal area on the Slaney mel scale: linear below 1 kHz, logarithmic above."""
-    step, knee = 200 / 3, 15.0                       # Hz a mel in the linear part; mels at 1 kHz
-    top = knee + 27 * np.log(rate / 2 / 1000) / np.log(6.4)
-    mels = np.linspace(0, top, bands + 2)
-    edges = np.where(mels < knee, mels * step, 1000 * np.exp((mels - knee) * np.log(6.4) / 27))
-    freqs = np.fft.rfftfreq(window, 1 / rate)
-    low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    bank = np.clip(np.minimum((freqs - low) / (mid - low), (high - freqs) / (high - mid)), 0, None)
-    return (bank * 2 / (high - low)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +106,7 @@ def raw_frames(wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for start in range(0, count, BLOCK):
         block = frames[start : start + BLOCK] * window
         power = (np.abs(np.fft.rfft(block)) ** 2).astype(np.float32)
-        mel.append(power @ mel_bank().T)
+        mel.append(power @ mel_bank(N_MEL, WINDOW, SAMPLE_RATE).T)
         cqt.append(power @ _cqt_bank().T)
         loud.append(np.mean(block**2, axis=1))
         for values, found in zip((f0, strength), _pitch(_autocorrelation(block))):
