@@ -102,7 +102,7 @@ def checkpoints(folder: Path) -> dict[str, bytes]:
     untrained(folder / "pgmf-teacher.safetensors", "pgmf-teacher", PGMFConfig(
         dims=dims, heads=2, head_width=4, alignment_feed_forward=8, fusion_feed_forward=8, alignment_layers=1, fusion_layers=1, fusion_heads=2, prompt_layers=1, prompt_tokens=2, **small))
     save_expression(folder / "expression.safetensors", ExpressionNet(ExpressionConfig(widths=(4, 4), blocks=(1, 1), embedding=4)))
-    save_voice(folder / "hearing.safetensors", VoiceNet(VoiceConfig(width=4, attention_heads=1, heads=2, hidden=4)), unheard=[["a"], ["b"]])
+    save_voice(folder / "hearing.safetensors", VoiceNet(VoiceConfig(width=4, attention_heads=1, folds=2, rank=2, hidden=4)), unheard=[["a"], ["b"]])
     whole = [*sorted(folder.glob("*-*.safetensors")), *(folder / f"{name}.safetensors" for name in ("pglh", "expression", "hearing"))]
     return {path.name: path.read_bytes() for path in whole}
 

@@ -4,7 +4,8 @@ The header's metadata holds one JSON document (key "msademo"): format version, m
 method needs at inference (feature statistics, label scale) or a reader wants to know (metrics with split and protocol,
 data and terms, training command, seed, package versions). Nothing is ever unpickled.
 
-Matrices of the encoders are kept in 8 bits (`in_eight_bits`) and come back as float32, so only this file knows of it.
+Matrices of the encoders are kept in 8 bits (`in_eight_bits`) and come back as float32, so only this file knows of it; those of clip models are
+kept in half precision (`in_half`).
 """
 
 from __future__ import annotations
@@ -89,6 +90,11 @@ def save_checkpoint(path: str | Path, method: str, config: dict, tensors: dict[s
     write_atomically(path, save(contiguous, metadata={KEY: json.dumps(document, sort_keys=True)}))
 
 
+def in_half(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights for `save_checkpoint` with matrices in half precision, half the size; vectors and single numbers stay as they are."""
+    return {name: tensor.half() if tensor.ndim >= 2 and tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
 def in_eight_bits(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights for `save_checkpoint` at half the size of half precision: each matrix (N, ...) as int8 with a step (N,) of its own a row, each
     value within half a step, which is 1/254 of its row's largest; all else in half precision. Numbers must be finite."""
@@ -103,7 +109,7 @@ def in_eight_bits(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return kept
 
 
-def _from_eight_bits(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def from_eight_bits(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The inverse of in_eight_bits, of whatever has steps; ValueError where steps do not belong to a matrix of theirs."""
     whole = {name: tensor for name, tensor in tensors.items() if not name.endswith(STEP)}
     for name, step in tensors.items():
@@ -126,7 +132,7 @@ def read_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(KEY)
-            tensors = _from_eight_bits({name: file.get_tensor(name) for name in file.keys()})
+            tensors = from_eight_bits({name: file.get_tensor(name) for name in file.keys()})
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path.name} cannot be read as a safetensors checkpoint (it may be cut off, damaged or of another format); "
                          "restore it or train it again.") from error

@@ -38,7 +38,7 @@ def encoders(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("encoders")
     torch.manual_seed(0)
     save_expression(folder / "face.safetensors", ExpressionNet())
-    save_voice(folder / "voice.safetensors", VoiceNet(VoiceConfig(width=24, attention_heads=2, heads=2, hidden=8)), unheard=[[], ["s-train"]])
+    save_voice(folder / "voice.safetensors", VoiceNet(VoiceConfig(width=24, attention_heads=2, folds=2, rank=2, hidden=8)), unheard=[[], ["s-train"]])
     encoder = TextEncoder(tuned=1)
     save_checkpoint(folder / "text.safetensors", "text", {"backbone": encoder.backbone.name, "tuned_layers": 1}, encoder.tuned_weights())
     return folder

@@ -96,15 +96,19 @@ def test_fixed_clips_are_fixed_and_differ(pool, tokens, data):
     assert variants == set(range(4))        # clean and augmented voices
 
 
-def test_the_key_sees_every_token_and_nothing_else(pool, tokens):
+def test_the_key_sees_words_and_what_the_clip_is_made_of_and_nothing_else(pool, tokens):
     clip = fixed_clip(Composer(pool), tokens[0], 1.0, 1, 0, 0)
-    louder = clip.audio.values.copy()
-    louder[3, 5] += 1e-3
-    hidden = clip.vision.missing.copy()
-    hidden[2] = True
-    changed = [replace(clip, tokens=tokens[1]), replace(clip, audio=replace(clip.audio, values=louder)), replace(clip, vision=replace(clip.vision, missing=hidden))]
+    voice, faces = clip.audio.origin, clip.vision.origin
+    assert len(voice) == 1 and re.fullmatch(r".+/.+\.\w+#[0-3]", voice[0]) and len(faces) == len(clip.vision.values)
+    name, variant = faces[-1].split("#")
+    assert np.array_equal(pool.faces[list(pool.face_file).index(name), int(variant)].astype(np.float32), clip.vision.values[-1])
+    changed = [replace(clip, tokens=tokens[1]), replace(clip, audio=replace(clip.audio, origin=("another#0",))),
+               replace(clip, vision=replace(clip.vision, origin=(*faces[:-1], "another#0")))]
     assert len({clip_key(c) for c in [clip, *changed]}) == 4
-    assert clip_key(clip) == clip_key(replace(clip, score=-clip.score)) == clip_key(replace(clip, score=None))
+    elsewhere = replace(clip, audio=replace(clip.audio, values=clip.audio.values + 1e-6))      # another machine's last digits
+    assert clip_key(clip) == clip_key(elsewhere) == clip_key(replace(clip, score=-clip.score)) == clip_key(replace(clip, score=None))
+    with pytest.raises(ValueError, match="composed"):
+        clip_key(replace(clip, audio=replace(clip.audio, origin=())))
 
 
 def test_a_prompt_knows_nothing_of_the_score(pool, tokens, data, encoders, cache, tmp_path):

@@ -11,6 +11,7 @@ from msademo.media import SAMPLE_RATE
 SPEEDS = (0.92, 0.95, 0.97, 1.0, 1.03, 1.05, 1.08)
 SNR_DB = (5.0, 30.0)
 REVERB_SECONDS = (0.1, 0.6)     # time to fall by 60 dB
+WARP, TILT = 0.1, 0.05           # of a spectrum's bands; a tilt in units of Whisper's spectrum, four powers of ten
 CHANCE = {"speed": 0.5, "room": 0.5, "noise": 0.7, "codec": 0.5}
 
 
@@ -71,3 +72,15 @@ def augment_voice(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             out = step(out, rng)
     peak = np.abs(out).max()
     return (out / peak * 10 ** (rng.uniform(-30, 0) / 20)).astype(np.float32) if peak > 0 else out.astype(np.float32)
+
+
+def warped(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(T, bands) log-mel -> the same as another vocal tract and microphone would give it: bands stretched or squeezed by up to WARP (vocal tract
+    length perturbation, Jaitly & Hinton 2013), and tilted. (T, bands) float32."""
+    bands = mel.shape[1]
+    places = np.minimum(np.arange(bands) * rng.uniform(1 - WARP, 1 + WARP), bands - 1)
+    below = np.minimum(places.astype(int), bands - 2)
+    share = (places - below).astype(np.float32)
+    tilt = rng.normal(0, TILT) * np.linspace(-1, 1, bands, dtype=np.float32)
+    values = np.asarray(mel, np.float32)
+    return values[:, below] * (1 - share) + values[:, below + 1] * share + tilt.astype(np.float32)

@@ -44,7 +44,7 @@ class Pool:
     """The voices and faces of one split, as features. Variants of one original differ by augmentation; the first is clean.
 
     voices: per recording its variants, each (T, 33); faces: (N, variants, D); *_emotion: (n,) names; strength: (n,) bool,
-    a recording spoken with strong emotion. face_file: (N,) names in the archive, for who wants to see a face again.
+    a recording spoken with strong emotion. voice_file, face_file: names, by which a clip's voice and faces are found again.
     """
 
     voices: Sequence[Sequence[np.ndarray]]
@@ -53,6 +53,7 @@ class Pool:
     voice_strong: np.ndarray
     faces: np.ndarray
     face_emotion: np.ndarray
+    voice_file: Sequence[str] = ()
     face_file: Sequence[str] = ()
 
     def __post_init__(self):
@@ -97,7 +98,7 @@ class Composer:
         chosen = self.pick(self.voice_of[polarity], strong, score, rng)
         variant = int(rng.integers(len(self.pool.voices[chosen]))) if augmented else 0
         values = self.pool.voices[chosen][variant]
-        return Track(values, np.zeros(len(values), dtype=bool), self.pool.voice_times[chosen][variant])
+        return Track(values, np.zeros(len(values), dtype=bool), self.pool.voice_times[chosen][variant], (named(self.pool.voice_file, chosen, variant),))
 
     def face(self, score: float, rng: np.random.Generator) -> Track:
         """A sequence that stands for a video: mostly one face seen again with jitter, in runs, now and then another face of
@@ -114,12 +115,19 @@ class Composer:
             end = start + int(rng.integers(2, 9))
             who[start:end] = (main, other, calm)[int(rng.choice(3, p=[self.composition.same_face, rest, rest]))]
             start = end
-        values = self.pool.faces[who, rng.integers(self.pool.faces.shape[1], size=length)].astype(np.float32)
+        variants = rng.integers(self.pool.faces.shape[1], size=length)
+        values = self.pool.faces[who, variants].astype(np.float32)
         edges = np.arange(length + 1) / self.composition.frame_rate
-        return Track(values, np.zeros(length, dtype=bool), np.stack([edges[:-1], edges[1:]], axis=1))
+        return Track(values, np.zeros(length, dtype=bool), np.stack([edges[:-1], edges[1:]], axis=1),
+                     tuple(named(self.pool.face_file, i, v) for i, v in zip(who, variants)))
 
     def clip(self, tokens: TextTokens, score: float, rng: np.random.Generator, augmented: bool = False) -> Features:
         return Features(tokens, self.voice(score, rng, augmented), self.face(score, rng), score)
+
+
+def named(files: Sequence[str], index: int, variant: int) -> str:
+    """One voice or face of a pool; by its number where the pool knows no names."""
+    return f"{files[index] if len(files) else index}#{variant}"
 
 
 def balanced_epoch(transcripts: Sequence[Transcript], rng: np.random.Generator, mosi_repeats: int = 2, neutral_share: float = 0.5) -> np.ndarray:

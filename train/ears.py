@@ -44,18 +44,18 @@ def read_encoder(path: Path) -> dict[str, torch.Tensor]:
 
 
 def with_ears(config: VoiceConfig, path: Path) -> VoiceNet:
-    """A voice network that hears as the Whisper of `path` does, and whose heads have learnt nothing."""
+    """A voice network that hears as the Whisper of `path` does, and whose judges have learnt nothing."""
     weights, net = read_encoder(path), VoiceNet(config)
-    named = {f"{ours}.{part}": f"{theirs}/{part}" for ours, theirs in (("first", "conv1"), ("second", "conv2")) for part in ("weight", "bias")}
+    named = {f"ears.{ours}.{part}": f"{theirs}/{part}" for ours, theirs in (("first", "conv1"), ("second", "conv2")) for part in ("weight", "bias")}
     for k in range(config.layers):
-        ours, theirs = f"layers.{k}.", f"layer_{k}/"
+        ours, theirs = f"ears.layers.{k}.", f"layer_{k}/"
         for part in ("weight", "bias"):
             named |= {f"{ours}self_attn.in_proj_{part}": f"{theirs}self_attention/linear_0/{part}", f"{ours}self_attn.out_proj.{part}": f"{theirs}self_attention/linear_1/{part}",
                       f"{ours}linear1.{part}": f"{theirs}ffn/linear_0/{part}", f"{ours}linear2.{part}": f"{theirs}ffn/linear_1/{part}"}
         for norm, block in (("norm1", "self_attention"), ("norm2", "ffn")):
             named |= {f"{ours}{norm}.weight": f"{theirs}{block}/layer_norm/gamma", f"{ours}{norm}.bias": f"{theirs}{block}/layer_norm/beta"}
     try:
-        tensors = {ours: weights[theirs] for ours, theirs in named.items()} | {"places": weights["position_encodings/encodings"][:len(net.places)]}
+        tensors = {ours: weights[theirs] for ours, theirs in named.items()} | {"ears.places": weights["position_encodings/encodings"][:len(net.ears.places)]}
         net.load_state_dict(net.state_dict() | tensors)
     except (KeyError, RuntimeError) as error:
         raise InputError(f"{path} is no Whisper of width {config.width} with {config.layers} layers or more in half precision; give --whisper the tiny.en.") from error

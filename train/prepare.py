@@ -30,15 +30,15 @@ FACE_VARIANTS = 3             # the clean crop and two jittered ones
 FACE_BLOCK = 1000
 
 
-def variants_of(path: Path) -> Iterator[np.ndarray]:
-    """The sound of a recording and of its augmented variants, (S,) each at SAMPLE_RATE."""
+def variants_of(path: Path, count: int = VOICE_VARIANTS) -> Iterator[np.ndarray]:
+    """The sound of a recording and of its augmented variants, `count` in all, (S,) each at SAMPLE_RATE."""
     from msademo.media import load_clip
     from train.augment import augment_voice
     wave = load_clip(str(path), transcript="").audio
     if wave is None:
         raise InputError(f"{path.name} holds no sound.")
     seed = int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16)
-    for variant in range(VOICE_VARIANTS):
+    for variant in range(count):
         yield wave if variant == 0 else augment_voice(wave, np.random.default_rng([seed, variant]))
 
 
@@ -143,7 +143,7 @@ def load_pool(data: Path, split: str, network: Path, cache: Path = CACHE, worker
                 voice_times=[[arrays[f"times{v}"] for v in variants] for _, arrays in usable],
                 voice_emotion=np.array([voice.emotion for voice, _ in usable]),
                 voice_strong=np.array([voice.strong for voice, _ in usable]),
-                faces=np.concatenate(values), face_emotion=np.array([face.expression for face in kept]), face_file=[face.file for face in kept])
+                faces=np.concatenate(values), face_emotion=np.array([face.expression for face in kept]), voice_file=[f"{voice.path.parent.name}/{voice.path.name}" for voice, _ in usable], face_file=[face.file for face in kept])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

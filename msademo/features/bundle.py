@@ -19,11 +19,13 @@ EPSILON = 1e-3        # some dimensions hardly vary at all; dividing by their de
 @dataclass(frozen=True)
 class Track:
     """Tokens over time of the voice or the face. values (T, D) float32, not standardised; missing (T,) bool, True where the
-    clip itself has nothing (no face in the frame); times (T, 2) seconds. T = 0 when the modality is absent."""
+    clip itself has nothing (no face in the frame); times (T, 2) seconds. T = 0 when the modality is absent. origin: where a clip was composed
+    (train/compose.py), the names of what the track is made of."""
 
     values: np.ndarray
     missing: np.ndarray
     times: np.ndarray
+    origin: tuple[str, ...] = ()
 
     @property
     def present(self) -> bool:

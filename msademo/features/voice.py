@@ -17,13 +17,13 @@ from msademo.media import SAMPLE_RATE
 VOICE_NAMES = (*AUDIO_NAMES, *(f"sounds_{emotion}" for emotion in EMOTIONS))
 
 
-def voice_tokens(wave: np.ndarray, voice: Voice, head: int | None = None) -> AudioTokens:
+def voice_tokens(wave: np.ndarray, voice: Voice, judge: int | None = None) -> AudioTokens:
     """(S,) float mono in [-1, 1] at SAMPLE_RATE -> audio_tokens with the evidence beside: values (T, 42) float32, columns named by VOICE_NAMES.
-    head: the one head of the network that is to judge, None = all of them. T = 0 and InputError as there."""
+    judge: which of the network's is to judge, None = the one that has heard every speaker. T = 0 and InputError as there."""
     tokens = audio_tokens(wave)
     if not len(tokens.values):
         return replace(tokens, values=np.zeros((0, len(VOICE_NAMES)), np.float32))
-    pieces = voice.net.evidence(wave - wave.mean(), head)
+    pieces = voice.net.evidence(wave - wave.mean(), judge)
     # A piece is five of the frames that a token is made of; a long clip's tokens are longer than a piece.
     frames = np.repeat(pieces, STEPS, axis=0)
     frames = frames[np.minimum(np.arange(ceil(len(wave) / HOP)), len(frames) - 1)]
