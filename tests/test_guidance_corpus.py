@@ -199,9 +199,9 @@ def test_a_file_that_is_no_book_is_refused(tmp_path):
 
 
 def test_a_composed_clips_faces_are_found_again(data, encoders, pool, tokens):
-    album, network = Album(data / "faces" / "fer2013.zip", pool), load_expression(encoders / "face.safetensors")
+    album, network = Album(data / "faces" / "fer2013.zip"), load_expression(encoders / "face.safetensors")
     clip = fixed_clip(Composer(pool), tokens[0], 1.0, 1, 0, 0)
-    crops = np.stack([album.crop(token) for token in clip.vision.values])
+    crops = np.stack([album.crop(face) for face in clip.vision.origin])
     np.testing.assert_allclose(crop_tokens(crops, network), clip.vision.values, atol=2e-3, rtol=2e-3)      # tokens are kept in half precision
     pictures = album.frames(clip)
     assert [p.shape for p in pictures] == [(SHOWN_SIDE, SHOWN_SIDE, 3)] * 3

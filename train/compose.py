@@ -53,8 +53,8 @@ class Pool:
     voice_strong: np.ndarray
     faces: np.ndarray
     face_emotion: np.ndarray
-    voice_file: Sequence[str] = ()
-    face_file: Sequence[str] = ()
+    voice_file: Sequence[str]
+    face_file: Sequence[str]
 
     def __post_init__(self):
         for what, emotions, polarity in (("voices", self.voice_emotion, VOICE_POLARITY), ("faces", self.face_emotion, FACE_POLARITY)):
@@ -98,7 +98,7 @@ class Composer:
         chosen = self.pick(self.voice_of[polarity], strong, score, rng)
         variant = int(rng.integers(len(self.pool.voices[chosen]))) if augmented else 0
         values = self.pool.voices[chosen][variant]
-        return Track(values, np.zeros(len(values), dtype=bool), self.pool.voice_times[chosen][variant], (named(self.pool.voice_file, chosen, variant),))
+        return Track(values, np.zeros(len(values), dtype=bool), self.pool.voice_times[chosen][variant], (f"{self.pool.voice_file[chosen]}#{variant}",))
 
     def face(self, score: float, rng: np.random.Generator) -> Track:
         """A sequence that stands for a video: mostly one face seen again with jitter, in runs, now and then another face of
@@ -119,15 +119,10 @@ class Composer:
         values = self.pool.faces[who, variants].astype(np.float32)
         edges = np.arange(length + 1) / self.composition.frame_rate
         return Track(values, np.zeros(length, dtype=bool), np.stack([edges[:-1], edges[1:]], axis=1),
-                     tuple(named(self.pool.face_file, i, v) for i, v in zip(who, variants)))
+                     tuple(f"{self.pool.face_file[i]}#{v}" for i, v in zip(who, variants)))
 
     def clip(self, tokens: TextTokens, score: float, rng: np.random.Generator, augmented: bool = False) -> Features:
         return Features(tokens, self.voice(score, rng, augmented), self.face(score, rng), score)
-
-
-def named(files: Sequence[str], index: int, variant: int) -> str:
-    """One voice or face of a pool; by its number where the pool knows no names."""
-    return f"{files[index] if len(files) else index}#{variant}"
 
 
 def balanced_epoch(transcripts: Sequence[Transcript], rng: np.random.Generator, mosi_repeats: int = 2, neutral_share: float = 0.5) -> np.ndarray:

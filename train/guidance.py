@@ -28,7 +28,7 @@ from msademo.guidance.clips import CLIP_SOURCES, ask_clip, three_frames
 from msademo.guidance.offline import write_prompt
 from msademo.guidance.prompt import Prompt
 from train.cluster import Cluster, add_ray_argument
-from train.compose import Composer, Pool
+from train.compose import Composer
 from train.data import SPLITS, read_transcripts, training_transcripts
 from train.evaluate import COMPOSITIONS as BENCH_COMPOSITIONS
 from train.evaluate import build_bench
@@ -52,22 +52,20 @@ class Wanted:
 
 
 class Album:
-    """The faces of a composed clip, found again through their tokens, as they were seen: shifted, mirrored and lit as their variant was."""
+    """The faces of a composed clip, found again by their names, as they were seen: shifted, mirrored and lit as their variant was."""
 
-    def __init__(self, archive: Path, pool: Pool):
-        self.archive, self.pool = zipfile.ZipFile(archive), pool
-        self.place = {token.tobytes(): (i, v) for i, variants in enumerate(pool.faces) for v, token in enumerate(variants)}
+    def __init__(self, archive: Path):
+        self.archive = zipfile.ZipFile(archive)
 
     def frames(self, features: Features) -> list[np.ndarray]:
         """Three (SHOWN_SIDE, SHOWN_SIDE, 3) uint8 pictures over the clip."""
-        crops = (self.crop(token) for token in three_frames(features.vision.values))
+        crops = (self.crop(face) for face in three_frames(features.vision.origin))
         return [cv2.cvtColor(cv2.resize(crop, (SHOWN_SIDE, SHOWN_SIDE), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB) for crop in crops]
 
-    def crop(self, token: np.ndarray) -> np.ndarray:
-        """(D,) vision token -> the (48, 48) uint8 face it was made from."""
-        face, variant = self.place[token.astype(self.pool.faces.dtype).tobytes()]
-        name = self.pool.face_file[face]
-        return face_variant(cv2.imdecode(np.frombuffer(self.archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE), name, variant)
+    def crop(self, face: str) -> np.ndarray:
+        """A face as a track's origin names it -> the (48, 48) uint8 crop."""
+        name, variant = face.rsplit("#", 1)
+        return face_variant(cv2.imdecode(np.frombuffer(self.archive.read(name), np.uint8), cv2.IMREAD_GRAYSCALE), name, int(variant))
 
 
 class PacedChat(Chat):
@@ -122,7 +120,7 @@ def wanted_clips(args: argparse.Namespace, split: str, encoder, cluster: Cluster
 
     def clips() -> Iterator[Wanted]:
         pool = load_pool(args.data, split, args.face, args.cache, cluster)
-        album = Album(args.data / "faces" / "fer2013.zip", pool) if args.source == "openai" else None
+        album = Album(args.data / "faces" / "fer2013.zip") if args.source == "openai" else None
         if split == "train":
             composer, tokens = Composer(pool), [encoder.tokenize(row.words) for row in rows]
             made = ((row.words, fixed_clip(composer, t, row.score, args.seed, k, i)) for k in range(args.compositions)

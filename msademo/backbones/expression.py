@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msademo.checkpoint import described_by, load_weights, read_checkpoint, save_checkpoint
+from msademo.checkpoint import described_by, in_half, load_weights, read_checkpoint, save_checkpoint
 from msademo.errors import InputError
 
 METHOD = "face"
@@ -110,8 +110,7 @@ class ExpressionNet(nn.Module):
 
 def save_expression(path: str | Path, net: ExpressionNet, **meta) -> None:
     """Matrices go to half precision, which halves the file; statistics and biases stay as they are."""
-    tensors = {name: value.half() if value.ndim >= 2 else value for name, value in net.state_dict().items()}
-    save_checkpoint(path, METHOD, asdict(net.config), tensors, expressions=list(EXPRESSIONS), **meta)
+    save_checkpoint(path, METHOD, asdict(net.config), in_half(net.state_dict()), expressions=list(EXPRESSIONS), **meta)
 
 
 def load_expression(path: str | Path = "checkpoints/face.safetensors") -> ExpressionNet:

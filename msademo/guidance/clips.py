@@ -37,8 +37,8 @@ Describe evidence only. Do not give a score, a class or a final verdict."""
 HEADING = re.compile(r"^[\W\d_]*(visual|language|multimodal)\s+cues?[*_`\s]*(?:[#*_`\s)）]*$|[:：][#*_`\s]*)", re.IGNORECASE | re.MULTILINE)
 
 
-def three_frames(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The middles of the clip's three thirds; all frames where there are no more."""
+def three_frames(frames: Sequence) -> list:
+    """The middles of the clip's three thirds, of frames or their names; all where there are no more."""
     count = min(FRAMES, len(frames))
     return [frames[int((i + 0.5) * len(frames) / count)] for i in range(count)]
 
