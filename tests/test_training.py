@@ -15,13 +15,15 @@ import torch
 
 from msademo.checkpoint import read_checkpoint
 from msademo.errors import InputError
+from msademo.features.text import load_text_encoder
 from tests.conftest import ROOT
 from train.__main__ import main
-from train.compose import FACE_POLARITY, VOICE_POLARITY, Composer, Composition, balanced_epoch
-from train.data import Transcript
+from train.compose import BROAD, CLOSE, FACE_POLARITY, VOICE_POLARITY, Composer, Composition, balanced_epoch, blurred
+from train.data import Transcript, training_transcripts
 from train.evaluate import parse_rates
 from train.loop import Schedule, fit, learning_rate
 from train.prepare import load_pool
+from train.words import Masking, WordReader
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,42 @@ def test_an_epoch_has_as_many_positive_as_negative():
     rows = [Transcript(str(i), "mosei", ("a",), score) for i, score in enumerate([2.0] * 50 + [-1.0] * 20 + [0.0] * 30)]
     scores = np.array([rows[i].score for i in balanced_epoch(rows, np.random.default_rng(0))])
     assert (scores > 0).sum() == (scores < 0).sum() == 20 and 5 < (scores == 0).sum() < 25
+
+
+def test_a_close_epoch_has_mosi_six_times_and_a_quarter_of_mosei():
+    rows = [Transcript(str(i), corpus, ("a",), score) for corpus, often in (("mosi", 50), ("mosei", 2000)) for score in (2.0, -2.0) for i in range(often)]
+    rows += [Transcript(str(i), "mosei", ("a",), 0.2) for i in range(1000)]
+    drawn = np.bincount(balanced_epoch(rows, np.random.default_rng(0), CLOSE), minlength=len(rows))
+    assert drawn[:100].max() == 6 and drawn[:100].mean() > 5.5
+    assert 0.21 < drawn[2100:4100].mean() < 0.29 and drawn[100:].max() == 1, "the negative ones, of which none is left out"
+    assert np.bincount(balanced_epoch(rows, np.random.default_rng(0)), minlength=len(rows))[2100:4100].min() == 1, "all of MOSEI's before"
+
+
+def test_the_last_epochs_are_close(data, encoders, tmp_path, capsys):
+    rows = training_transcripts(data, ("mosi", "mosei"))
+    words = WordReader(load_text_encoder(encoders / "text.safetensors"), rows, Masking(), 7, tmp_path, "hash", close_from=1)
+    mosi = lambda epoch: sum(rows[row].corpus == "mosi" for row in words.rows(epoch)) / len(words.rows(epoch))
+    assert [words.mixture(epoch) for epoch in (0, 1, 2)] == [BROAD, CLOSE, CLOSE] and mosi(1) > mosi(0)
+    words.epoch(1)
+    assert [path.name for path in words.folder.iterdir()] == ["epoch-1-close.safetensors"], "another draw than a broad epoch's of the same number"
+    assert main([*train_command("baseline", data, encoders, tmp_path, tmp_path), "--close-epochs", "4"]) == 2
+    assert "not a part of 3 epochs" in capsys.readouterr().err
+
+
+def test_a_clips_words_take_on_some_of_anothers_and_missing_ones_nothing():
+    rng = np.random.default_rng(5)
+    words = [torch.from_numpy(rng.normal(size=(length, 3)).astype(np.float32)).half() for length in (4, 6, 5)]
+    gone = [np.array([False, True, False, False]), np.zeros(6, bool), np.ones(5, bool)]
+    mean = np.array([0.5, 0.0, -0.5], np.float32)
+    found = blurred(words, gone, mean, 0.5, np.random.default_rng(1))
+    again = np.random.default_rng(1)
+    shares, lenders = again.uniform(0, 0.5, 3), again.permutation(3)
+    apart = [words[0][[0, 2, 3]].float().mean(0) - torch.from_numpy(mean), words[1].float().mean(0) - torch.from_numpy(mean), torch.zeros(3)]
+    for word, new, g, share, lender in zip(words, found, gone, shares, lenders):
+        assert torch.equal(new[g], word[g].float())
+        assert torch.allclose(new[~g], (word[~g].float() + share * apart[lender]), atol=1e-6)
+    assert any(not torch.equal(new, word.float()) for word, new in zip(words, found))
+    assert all(torch.equal(new, word.float()) for word, new in zip(words, blurred(words, gone, mean, 0.0, rng)))
 
 
 def test_compositions_that_cannot_be_are_refused():

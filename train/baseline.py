@@ -13,7 +13,7 @@ from train.words import Masking
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_clip_arguments(parser, "baseline", epochs=8, lr=1e-3)
+    add_clip_arguments(parser, "baseline", epochs=9, lr=1e-3)
 
 
 def run(args: argparse.Namespace) -> None:

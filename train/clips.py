@@ -13,11 +13,12 @@ from torch import nn
 from msademo.backbones.voice import EMOTIONS, beside
 from msademo.checkpoint import file_hash, in_half, save_checkpoint
 from msademo.corruption import MODALITIES, missing
+from msademo.errors import InputError
 from msademo.features.bundle import Features, Statistics, collate, heard_together, predict, token_masks
 from msademo.features.prompt import PromptReader
 from msademo.features.text import TextTokens, load_text_encoder
 from msademo.metrics import regression_metrics
-from train.compose import Composer, Composition
+from train.compose import BROAD, CLOSE, Composer, Composition, blurred
 from train.data import Transcript, read_transcripts, training_transcripts
 from train.execution import add_execution_arguments
 from train.jobs import CACHE
@@ -36,21 +37,23 @@ VALID_COMPOSITIONS = 3
 class ClipTask(Sliced):
     """Composed clips for train.loop.fit. `build(dims)` makes the model once the widths of the features are known.
 
-    compositions: how many fixed compositions of each transcript clips are drawn from; 0 composes every epoch anew.
+    close_from: the first epoch, from 0, that is mostly MOSI (WordReader). compositions: how many fixed compositions of each transcript clips are
+    drawn from; 0 composes every epoch anew.
     book: the prompts of those compositions, for a model that is guided.
     """
 
     def __init__(self, name: str, build, data: Path, text: Path, face: Path, cache: Path, masking: Masking, composition: Composition, seed: int,
-                 batch: int = 64, corpora: Sequence[str] = ("mosi", "mosei"), say=print, compositions: int = 0, book: PromptBook | None = None):
+                 batch: int = 64, corpora: Sequence[str] = ("mosi", "mosei"), say=print, compositions: int = 0, book: PromptBook | None = None,
+                 close_from: int | None = None):
         self.name, self.masking, self.seed, self.compositions, self.book = name, masking, seed, compositions, book
         self.encoder = load_text_encoder(text).to(best_device())
         self.composer, self.valid_composer = (Composer(load_pool(data, split, face, cache, say=say), composition) for split in ("train", "valid"))
         transcripts = training_transcripts(data, corpora)
-        self.words = WordReader(self.encoder, transcripts, masking, seed, cache, file_hash(text))
+        self.words = WordReader(self.encoder, transcripts, masking, seed, cache, file_hash(text), close_from)
         self.statistics = self.measure()
         torch.manual_seed(seed)
         self.model = build({m: len(self.statistics.mean[m]) for m in MODALITIES}).to(best_device())
-        self.batch = min(batch, len(self.words.rows(0)))
+        self.batch = min(batch, *(len(self.words.rows(epoch)) for epoch in (0, close_from or 0)))
         self.steps_per_epoch = len(self.words.rows(0)) // self.batch
         self.reader = read_sentences(book, PromptReader(self.encoder, remembered=10**6), cache, file_hash(text)) if book is not None else None
         self.prepare_valid(read_transcripts(data, "mosi", "valid"))
@@ -82,7 +85,7 @@ class ClipTask(Sliced):
     def slices(self, epoch: int, share: Share):
         with main_first():
             words = self.words.epoch(epoch)
-        rng = np.random.default_rng([self.seed, epoch, 1])
+        rng, blur = np.random.default_rng([self.seed, epoch, 1]), self.words.mixture(epoch).blur
         together = lambda features: nn.utils.rnn.pad_sequence(features, batch_first=True).float().to(best_device())
         lengths = [self.size(self.words.tokens[i], gone) for i, gone in zip(words.rows, words.gone)]
         for group in similar_lengths(lengths, self.batch, rng)[:self.steps_per_epoch]:
@@ -92,7 +95,10 @@ class ClipTask(Sliced):
                 gone = {m: self.masking.draw(clip.units(m), m, words.absent[j], rng) for m in ("audio", "vision")}
                 clips.append(clip)
                 masks.append(token_masks(clip, {"text": words.gone[j], **gone}))
-            yield [collate(clips[part], masks[part], together([words.features[j] for j in group[part]]), self.statistics,
+            texts = [words.features[j] for j in group]
+            if blur:
+                texts = blurred(texts, [mask["text"] for mask in masks], self.statistics.mean["text"], blur, rng)
+            yield [collate(clips[part], masks[part], together(texts[part]), self.statistics,
                            together([self.words.clean[words.rows[j]] for j in group[part]]),
                            self.guidance(clips[part], [self.words.transcripts[words.rows[j]].words for j in group[part]]))
                    for part in share.cut(len(group))]
@@ -137,17 +143,29 @@ class ClipTask(Sliced):
 def train_clips(name: str, build, config_of, args, schedule: Schedule, masking: Masking, batch: int = 64) -> Fitted:
     """Train, then write the checkpoint with all it needs to be used. `config_of(model)` is the model's config as a dict."""
     with main_first():
-        task = ClipTask(name, build, args.data, args.text, args.face, args.cache, masking, Composition(), args.seed, batch)
+        task = ClipTask(name, build, args.data, args.text, args.face, args.cache, masking, Composition(), args.seed, batch, close_from=close_from(args))
     settings = clip_settings(args, masking, batch, config=config_of(task.model))
     best = fit(task, schedule, args.work, settings)
     save_clip_model(args.out, task, name, config_of(task.model), task.model, best, best.metrics, args, schedule, settings)
     return best
 
 
+def close_from(args) -> int:
+    """The first of a run's last epochs, those of the mixture CLOSE; InputError when the run has not so many."""
+    return args.epochs - close_epochs(args)
+
+
+def close_epochs(args) -> int:
+    close = round(args.epochs / 3) if args.close_epochs is None else args.close_epochs
+    if not 0 <= close <= args.epochs:
+        raise InputError(f"--close-epochs {close} is not a part of {args.epochs} epochs; give 0 to {args.epochs}.")
+    return close
+
+
 def clip_settings(args, masking: Masking, batch: int, **more) -> dict:
     """What, with the schedule, decides a run's outcome."""
-    return {"masking": asdict(masking), "composition": asdict(Composition()), "batch": batch, **more,
-            "text": file_hash(args.text), "face": file_hash(args.face), "voice": file_hash(beside(args.face))}
+    return {"masking": asdict(masking), "composition": asdict(Composition()), "batch": batch,
+            "broad": asdict(BROAD), "close": asdict(CLOSE), "close_epochs": close_epochs(args), **more, "text": file_hash(args.text), "face": file_hash(args.face), "voice": file_hash(beside(args.face))}
 
 
 def save_clip_model(path: Path, task: ClipTask, method: str, config: dict, model: nn.Module, best: Fitted, metrics: dict, args,
@@ -163,7 +181,8 @@ def save_clip_model(path: Path, task: ClipTask, method: str, config: dict, model
         metrics={"corpus": "composed corpus", "split": "valid", "protocol": "MOSI valid, 3 compositions, one mask draw a rate; epoch chosen here", **metrics},
         data="composed corpus: CMU-MOSI and CMU-MOSEI transcripts and scores, RAVDESS and Emo-DB voices, FER2013 faces (train splits); "
              "research use, RAVDESS CC BY-NC-SA 4.0",
-        command=f"python -m train {task.name} --data DATA --epochs {schedule.epochs} --lr {schedule.lr} --seed {args.seed}{options}{schedule.execution.options()}", **more)
+        command=f"python -m train {task.name} --data DATA --epochs {schedule.epochs} --close-epochs {close_epochs(args)} --lr {schedule.lr} --seed {args.seed}"
+                f"{options}{schedule.execution.options()}", **more)
     print(f"wrote {path}: epoch {best.epoch}, valid score {metrics['score']:.4f}")
 
 
@@ -177,5 +196,8 @@ def add_clip_arguments(parser, name: str, epochs: int, lr: float) -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help="where extracted features are kept")
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--close-epochs", type=int, default=None, metavar="N",
+                        help=f"the last N epochs have MOSI's transcripts {CLOSE.mosi_repeats} times and {CLOSE.mosei_share:.0%}% of MOSEI's, the others "
+                             f"MOSI's {BROAD.mosi_repeats} times and all of MOSEI's; not given: a third of the epochs")
     parser.add_argument("--seed", type=int, default=1111)
     add_execution_arguments(parser)

@@ -22,7 +22,7 @@ from msademo.features.bundle import collate
 from msademo.features.text import TextTokens
 from msademo.models.pgmf import PGMF, SOURCES, STUDENT_LAYERS, PGMFConfig, distillation
 from msademo.registry import FusionModel, load_fusion
-from train.clips import VALID_RATES, ClipTask, add_clip_arguments, clip_settings, save_clip_model
+from train.clips import VALID_RATES, ClipTask, add_clip_arguments, clip_settings, close_from, save_clip_model
 from train.compose import Composition
 from train.execution import execution_of
 from train.loop import Schedule, best_device, fit
@@ -40,7 +40,7 @@ class GuidedTask(ClipTask):
 
     def __init__(self, name: str, build, args, masking: Masking, book: PromptBook | None, say=print):
         super().__init__(name, build, args.data, args.text, args.face, args.cache, masking, Composition(), args.seed, BATCH, say=say,
-                         compositions=COMPOSITIONS, book=book)
+                         compositions=COMPOSITIONS, book=book, close_from=close_from(args))
 
     def size(self, tokens: TextTokens, gone: np.ndarray) -> int:
         return len(tokens) - int(tokens.missing(gone).sum())

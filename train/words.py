@@ -24,7 +24,7 @@ from msademo.corruption import missing
 from msademo.errors import InputError
 from msademo.features.prompt import PromptReader
 from msademo.features.text import TextEncoder, TextTokens
-from train.compose import epoch_rows
+from train.compose import BROAD, CLOSE, Mixture, epoch_rows
 from train.data import Transcript
 from train.prompts import PromptBook
 
@@ -113,10 +113,12 @@ def read_sentences(book: PromptBook, reader: PromptReader, folder: Path, text_ha
 
 
 class WordReader:
-    """Reads the transcripts of a training run. `folder` is where features are kept; `text_hash` names the encoder."""
+    """Reads the transcripts of a training run. `folder` is where features are kept; `text_hash` names the encoder; close_from: the
+    number of the first epoch of the mixture CLOSE, before which they are BROAD (None: all are)."""
 
-    def __init__(self, encoder: TextEncoder, transcripts: Sequence[Transcript], masking: Masking, seed: int, folder: Path, text_hash: str):
-        self.encoder, self.transcripts, self.masking, self.seed = encoder, transcripts, masking, seed
+    def __init__(self, encoder: TextEncoder, transcripts: Sequence[Transcript], masking: Masking, seed: int, folder: Path, text_hash: str,
+                 close_from: int | None = None):
+        self.encoder, self.transcripts, self.masking, self.seed, self.close_from = encoder, transcripts, masking, seed, close_from
         self.tokens = [encoder.tokenize(row.words) for row in transcripts]
         content = hashlib.sha256(json.dumps([(row.words, row.score) for row in transcripts]).encode()).hexdigest()
         whole = hashlib.sha256(f"{text_hash}{content}".encode()).hexdigest()[:12]
@@ -124,13 +126,17 @@ class WordReader:
         self.folder = Path(folder) / f"words-{drawn}"
         self.clean = cached(Path(folder) / f"words-{whole}.safetensors", encoder, self.tokens, [np.zeros(len(t), bool) for t in self.tokens])
 
+    def mixture(self, epoch: int) -> Mixture:
+        return BROAD if self.close_from is None or epoch < self.close_from else CLOSE
+
     def rows(self, epoch: int) -> np.ndarray:
-        return epoch_rows(self.transcripts, self.seed, epoch)
+        return epoch_rows(self.transcripts, self.seed, epoch, self.mixture(epoch))
 
     def epoch(self, number: int) -> EpochWords:
         rows, rng = self.rows(number), np.random.default_rng([self.seed, number, 2])
         absent = [self.masking.absent_modalities(rng) for _ in rows]
         gone = [self.masking.draw(self.tokens[i].words, "text", without, rng) for i, without in zip(rows, absent)]
         tokens = [self.tokens[i] for i in rows]
-        features = cached(self.folder / f"epoch-{number}.safetensors", self.encoder, tokens, [t.missing(g) for t, g in zip(tokens, gone)])
+        name = f"epoch-{number}{'-close' if self.mixture(number) is CLOSE else ''}.safetensors"
+        features = cached(self.folder / name, self.encoder, tokens, [t.missing(g) for t, g in zip(tokens, gone)])
         return EpochWords(rows, absent, gone, features)
