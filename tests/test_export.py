@@ -18,7 +18,7 @@ from msademo.features.text import load_text_encoder
 from tests.pickle_support import loaded_once, write_mmsa
 from train import evaluate, export_mmsa
 from train.__main__ import main
-from train.compose import balanced_epoch
+from train.compose import CLOSE, balanced_epoch
 from train.data import training_transcripts
 from train.pickles import read_mmsa
 
@@ -74,6 +74,16 @@ def test_with_balanced_signs_it_has_the_clips_of_our_trainers_epochs(options, co
         mine, other = train["audio"][place], whole["train"]["audio"][turn * len(rows) + epoch[place]]
         assert np.array_equal(mine, other)
     assert not np.array_equal(train["audio"][twice[0]], train["audio"][twice[1]])
+
+
+def test_close_it_has_those_of_our_trainers_last_epochs(options, tmp_path):
+    path = tmp_path / "close.pkl"
+    assert main(["export-mmsa", *options, "--out", str(path), "--signs", "close"]) == 0
+    rows = training_transcripts(Path(options[1]), ("mosi", "mosei"))
+    epoch = balanced_epoch(rows, np.random.default_rng([1111, 0]), CLOSE)
+    train = pickle.loads(path.read_bytes())["train"]
+    assert np.array_equal(train["regression_labels"], np.array([rows[i].score for i in epoch], np.float32))
+    assert max(np.bincount(epoch)) == 6 and len({values.tobytes() for values in train["audio"]}) > 1
 
 
 def test_masks_are_those_that_evaluate_measures_under(options, complete, encoders, one_encoder, tmp_path):

@@ -26,7 +26,7 @@ from msademo.errors import InputError
 from msademo.features.bundle import Features, heard_together, token_masks
 from msademo.features.text import TextEncoder, load_text_encoder
 from msademo.guidance.offline import write_prompt
-from train.compose import Composer, epoch_rows
+from train.compose import BROAD, CLOSE, Composer, epoch_rows
 from train.data import SPLITS, Transcript, read_transcripts, training_transcripts
 from train.jobs import CACHE
 from train.loop import best_device
@@ -35,16 +35,17 @@ from train.prompts import fixed_clip
 from train.words import Masking
 
 AT_ONCE = 256               # clips whose texts are read together
-SIGNS = ("all", "balanced")
+SIGNS = ("all", "balanced", "close")
 CLASSES = ("Negative", "Neutral", "Positive")
 
 
 def training_rows(transcripts: Sequence[Transcript], signs: str, seed: int, compositions: int) -> list[tuple[int, int]]:
     """(composition, number of the transcript) of each training clip: `compositions` times every transcript, or as many epochs of our
-    trainers (epoch_rows). A transcript's clips are its compositions 0, 1, ... in turn."""
+    trainers (epoch_rows), of the first ones or of the last (close). A transcript's clips are its compositions 0, 1, ... in turn."""
     if signs == "all":
         return list(product(range(compositions), range(len(transcripts))))
-    rows = [int(row) for epoch in range(compositions) for row in epoch_rows(transcripts, seed, epoch)]
+    mixture = CLOSE if signs == "close" else BROAD
+    rows = [int(row) for epoch in range(compositions) for row in epoch_rows(transcripts, seed, epoch, mixture)]
     turns = {row: count() for row in set(rows)}
     return [(next(turns[row]), row) for row in rows]
 
@@ -112,7 +113,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the pickle to write")
     parser.add_argument("--corpora", nargs="+", choices=("mosi", "mosei"), default=["mosi", "mosei"], help="whose training transcripts; valid and test are MOSI's")
     parser.add_argument("--compositions", type=int, default=1, help="training clips a transcript, or epochs with balanced signs")
-    parser.add_argument("--signs", choices=SIGNS, default="all", help="training clips: all transcripts alike; balanced: as many positive as negative ones, MOSI's twice, as in our trainers' epochs")
+    parser.add_argument("--signs", choices=SIGNS, default="all",
+                        help="training clips: all transcripts alike; balanced: as many positive as negative ones, MOSI's twice, as our trainers' epochs begin; close: MOSI's "
+                             "six times and a quarter of MOSEI's, as they end")
     parser.add_argument("--rate", default="0", help="share of the tokens that is missing in every split and modality; random: of each clip one of its own")
     parser.add_argument("--absent", nargs="+", choices=MODALITIES, default=[], help="modalities that are missing altogether")
     parser.add_argument("--draw", type=int, default=0, help="number of the mask draw, as evaluate counts them")

@@ -162,7 +162,9 @@ class Work:
 
     def about(self) -> str:
         args = self.args
-        unit, whose = ("epoch", "our trainers' (as many positive as negative clips, MOSI's transcripts twice) from") if args.signs == "balanced" else ("composition", "the training transcripts of")
+        unit, whose = {"balanced": ("epoch", "our trainers' (as many positive as negative clips, MOSI's transcripts twice) from"),
+                       "close": ("epoch", "the mixture our trainers end on (as many positive as negative clips, MOSI's transcripts six times, a quarter of MOSEI's) from"),
+                       "all": ("composition", "the training transcripts of")}[args.signs]
         drawn = f"{args.compositions} {unit}{'s' * (args.compositions > 1)} of {whose}"
         return (f"Composed corpus, {len(self.bench.truth)} transcripts of MOSI's {args.split} split; means over {COMPOSITIONS} compositions and {args.draws} mask draws a rate, "
                 "± the deviation over seeds. Every model reads the same features under the same masks; words are taken away before the text encoder reads them, and the epoch was chosen "
@@ -184,7 +186,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--draws", type=int, default=10, help="mask draws a rate")
     parser.add_argument("--corpora", nargs="+", choices=("mosi", "mosei"), default=["mosi", "mosei"], help="whose training transcripts the peers get")
     parser.add_argument("--compositions", type=int, default=1, help="training clips a transcript for the peers, or epochs with balanced signs")
-    parser.add_argument("--signs", choices=SIGNS, default="balanced", help="the peers' training clips: balanced, as ours are trained; all: scores as they come")
+    parser.add_argument("--signs", choices=SIGNS, default="balanced", help="the peers' training clips: balanced, as ours begin; close, as ours end (train export-mmsa); all: scores as they come")
     parser.add_argument("--epochs", type=int, default=0, help="most epochs of a peer; 0: until MMSA's trainer stops early")
     parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="where all that is made is kept")
     parser.add_argument("--json", type=Path, required=True)

@@ -27,7 +27,8 @@ TEACHER = "pgmf_teacher.safetensors"
 
 
 def checkpoint_of(name: str, seed: int, folder: Path, checkpoints: Path, source: Source) -> Path:
-    """The shipped checkpoint where it has this seed, or one that is trained now with the shipped one's epochs, learning rate and (student) weights of its losses."""
+    """The shipped checkpoint where it has this seed, or one that is trained now with the shipped one's epochs, close epochs (older checkpoints had none), learning rate
+    and (student) weights of its losses."""
     shipped = checkpoints / SHIPPED[name]
     meta = read_checkpoint(shipped, name).meta
     if meta.get("seed", 1111) == seed:
@@ -36,8 +37,9 @@ def checkpoint_of(name: str, seed: int, folder: Path, checkpoints: Path, source:
     if not path.is_file():
         if not (schedule := meta.get("schedule")):
             raise InputError(f"{shipped.name} does not say how it was trained, so {name} cannot be trained like it with seed {seed}.")
-        command = [sys.executable, "-m", "train", name, "--data", source.data, "--epochs", schedule["epochs"], "--lr", schedule["lr"], "--seed", seed, "--out", path,
-                   "--work", folder / "work", "--cache", source.cache, "--text", source.text, "--face", source.face]
+        close = (meta.get("settings") or {}).get("close_epochs", 0)
+        command = [sys.executable, "-m", "train", name, "--data", source.data, "--epochs", schedule["epochs"], "--close-epochs", close, "--lr", schedule["lr"],
+                   "--seed", seed, "--out", path, "--work", folder / "work", "--cache", source.cache, "--text", source.text, "--face", source.face]
         if name == "pgmf-student":
             config = meta["config"]
             command += ["--teacher", checkpoints / TEACHER, "--prompts", checkpoints / "prompts.jsonl.gz", "--alpha", config["alpha"], "--beta", config["beta"]]
