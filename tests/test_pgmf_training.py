@@ -210,7 +210,7 @@ def test_long_prompts_are_cut(encoders):
 
 
 def test_the_teacher_stays_as_it_is_and_gets_no_gradient(shared, teacher, data, encoders, cache):
-    args = argparse.Namespace(data=data, text=encoders / "text.safetensors", face=encoders / "face.safetensors", cache=cache,
+    args = argparse.Namespace(data=data, text=encoders / "text.safetensors", face=encoders / "face.safetensors", cache=cache, epochs=1, close_epochs=0,
                               seed=1111, teacher=teacher, prompts=shared[1])
     fusion, prompts, _ = load_teacher(args)
     task = StudentTask("student", students_of({"a": (1, {})}), args, Masking(), prompts, fusion, say=lambda line: None)
