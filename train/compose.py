@@ -53,8 +53,9 @@ class Mixture:
 
 
 BROAD = Mixture(mosi_repeats=2, mosei_share=1.0, blur=0.0)
-# The scores that models are measured on are MOSI's: half as far again from 0 as MOSEI's (1.33 and 0.85 on average), on sentences two thirds as long. Ending on them, under many masks
-# and beside many voices and faces, a model learns how far a voice may move such a score. The encoder knows MOSI's sentences best, hence the blur.
+# The scores that models are measured on are MOSI's: half as far again from 0 as MOSEI's (1.33 and 0.85 on average), on sentences two thirds as
+# long. Ending on them, under many masks and beside many voices and faces, a model learns how far a voice may move such a score. The encoder
+# knows MOSI's sentences best, hence the blur.
 CLOSE = Mixture(mosi_repeats=6, mosei_share=0.25, blur=0.5)
 
 
@@ -145,7 +146,8 @@ class Composer:
 
 
 def blurred(words: Sequence[torch.Tensor], gone: Sequence[np.ndarray], mean: np.ndarray, most: float, rng: np.random.Generator) -> list[torch.Tensor]:
-    """The words of a batch of training clips, made less telling, since the text encoder was tuned on them: to each is added a share, U[0, most], of what sets the mean of another's words apart from `mean` (D,), that of the training data. words: (T, D) a clip; gone: (T,) bool, what
+    """The words of a batch of training clips, made less telling, since the text encoder was tuned on them: to each is added a share, U[0, most],
+    of what sets the mean of another's words apart from `mean` (D,), that of the training data. words: (T, D) a clip; gone: (T,) bool, what
     is missing of it. Missing words stay as they are, and a clip without a word lends nothing."""
     shares, lenders = rng.uniform(0, most, len(words)), rng.permutation(len(words))
     left = [torch.from_numpy(~g) for g in gone]
