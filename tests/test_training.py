@@ -224,6 +224,37 @@ def test_loop_learns_and_keeps_the_best_epoch(tmp_path, ema):
         best.weights["weight"].item() == pytest.approx(3 - best.metrics["score"], abs=1e-5)
 
 
+class Picked(Line):
+    """A table's rows are picked many thousand times each, so threads that add as they finish add in another order every time."""
+
+    name, steps_per_epoch = "picked", 4
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = torch.nn.Embedding(30, 64)
+
+    def batches(self, epoch):
+        draw = torch.Generator().manual_seed(epoch)
+        for _ in range(self.steps_per_epoch):
+            yield torch.randint(30, (4000,), generator=draw), torch.randn(4000, 64, generator=draw)
+
+    def loss(self, batch):
+        return (self.model.weight[batch[0]] * batch[1]).sum() / 100
+
+    def validate(self):
+        return {"score": 0.0}
+
+
+def test_loop_gives_the_same_weights_twice_with_several_threads(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [fit(Picked(), Schedule(epochs=2), tmp_path / f"{k}", say=lambda line: None).weights["weight"] for k in range(4)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found[1:]) and not torch.are_deterministic_algorithms_enabled()
+
+
 def test_loop_refuses_a_loss_that_is_not_finite(tmp_path):
     task = Line()
     task.loss = lambda batch: task.model(batch[0]).sum() * float("nan")

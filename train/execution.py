@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import random
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
+from typing import Iterator
 
 import numpy as np
 import torch
@@ -65,6 +66,23 @@ class Execution:
         """As a command line has them, a space in front of each; nothing for a plain run."""
         told = {name: value for name, value in self.changed.items() if name != "processes"}
         return "".join(f" --{name}" + ("" if value is True else f" {value}") for name, value in told.items())
+
+
+@contextmanager
+def adding_in_order(device: torch.device) -> Iterator[None]:
+    """On a CPU, only algorithms that always add up in the same order, for a run that was killed has to end with the weights of one that was not.
+    Left alone, torch's threads add the parts of an indexed tensor's gradient as they finish; in order is no slower there."""
+    before, filling = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    if device.type != "cpu" or before:
+        yield
+        return
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False        # a check for programs that read memory before they write it
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = filling
 
 
 OPTIONS = {part.name: part.default for part in fields(Execution) if part.init}        # the plain run's

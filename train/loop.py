@@ -21,7 +21,7 @@ from torch import nn
 
 from msademo.checkpoint import write_atomically
 from msademo.errors import InputError
-from train.execution import Execution
+from train.execution import Execution, adding_in_order
 from train.plots import write_curves
 from train.processes import Share, add_up, from_main, is_main, rank, share_weights, sum_gradients, sums_over_processes
 
@@ -197,7 +197,8 @@ def fit(task: Task, schedule: Schedule, workdir: str | Path, settings: dict | No
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
             optimizer.zero_grad(set_to_none=True)
-            losses = backward(task, slices, share, schedule, scaler)
+            with adding_in_order(device):
+                losses = backward(task, slices, share, schedule, scaler)
             if not math.isfinite(losses["total"]):
                 raise RuntimeError(f"{task.name}: the loss became {losses['total']} at epoch {epoch + 1}, step {count}; lower --lr")
             scaler.unscale_(optimizer)
