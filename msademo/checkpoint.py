@@ -4,8 +4,8 @@ The header's metadata holds one JSON document (key "msademo"): format version, m
 method needs at inference (feature statistics, label scale) or a reader wants to know (metrics with split and protocol,
 data and terms, training command, seed, package versions). Nothing is ever unpickled.
 
-Matrices of the encoders are kept in 8 bits (`in_eight_bits`) and come back as float32, so only this file knows of it; those of clip models are
-kept in half precision (`in_half`).
+Matrices are kept in 8 bits (`in_eight_bits`), those of the expression network in half precision (`in_half`), and come back as float32, so only
+this file knows of it.
 """
 
 from __future__ import annotations

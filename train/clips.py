@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from msademo.backbones.voice import EMOTIONS, beside
-from msademo.checkpoint import file_hash, in_half, save_checkpoint
+from msademo.checkpoint import file_hash, in_eight_bits, save_checkpoint
 from msademo.corruption import MODALITIES, missing
 from msademo.errors import InputError
 from msademo.features.bundle import Features, Statistics, collate, heard_together, predict, token_masks
@@ -174,7 +174,7 @@ def save_clip_model(path: Path, task: ClipTask, method: str, config: dict, model
     if not is_main():
         return
     save_checkpoint(
-        path, method, config, in_half(model.state_dict()),
+        path, method, config, in_eight_bits(model.state_dict()),
         statistics=task.statistics.to_dict(), scale=[-3.0, 3.0], median=float(np.median([row.score for row in task.words.transcripts])),
         extractor=extractor_of({"encoder": args.text, "sha256": settings["text"]}, args.face),
         settings=settings, schedule=asdict(schedule), epoch=best.epoch, seed=args.seed, history=best.history,
