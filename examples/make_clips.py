@@ -3,7 +3,7 @@
     python examples/make_clips.py
 
 Needs, beside what the demo needs: scikit-image (its wheel holds one portrait; `pip install scikit-image`) and the speech
-synthesiser espeak-ng (`apt-get install espeak-ng`). Nothing is downloaded. The same versions give the same files, byte for
+synthesiser flite (`apt-get install flite`). Nothing is downloaded. The same versions give the same files, byte for
 byte. Writes happy.mp4, sad.mp4, conflict.mp4 and examples.json beside this file.
 """
 
@@ -28,6 +28,7 @@ from puppet import Pose, Puppet
 HERE = Path(__file__).resolve().parent
 WIDTH, HEIGHT, FPS = 480, 360, 25
 LEAD, TAIL = 0.35, 0.55         # seconds of silence before and after the words
+VOICE = "awb"                   # of flite's the one whose sentences rise and fall most; its pitch is brought to a woman's
 CAPTION = "animated photo, synthetic voice"
 PORTRAITS = {"collins": ("skimage", "data/astronaut.png", "scikit-image"),
              "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "matplotlib")}
@@ -37,9 +38,8 @@ PORTRAITS = {"collins": ("skimage", "data/astronaut.png", "scikit-image"),
 class Story:
     """One clip. crop: left, top and width of a 4:3 part of the portrait, in its pixels; gains: factors on red, green, blue.
 
-    voice, speed (words a minute), pitch (0-99) and pitch_range (an SSML word) are espeak-ng's. mood: expressions of the
-    puppet; jaw: widest opening; sway: how lively the head is; droop: how far the head is
-    bent down and tilted all along, in degrees.
+    slowness, pitch: factors on the durations and the pitch of flite's voice. mood: expressions of the puppet; jaw: widest
+    opening; sway: how lively the head is; droop: how far the head is bent down and tilted all along, in degrees.
     """
 
     name: str
@@ -50,10 +50,8 @@ class Story:
     crop: tuple[int, int, int]
     mirrored: bool
     gains: tuple[float, float, float]
-    voice: str
-    speed: int
-    pitch: int
-    pitch_range: str
+    slowness: float
+    pitch: float
     mood: dict[str, float]
     jaw: float
     sway: float
@@ -65,17 +63,17 @@ STORIES = (
     Story("happy", "Happy: everything agrees",
           "I really loved this movie! The story is wonderful, the actors are brilliant, and I was happy from beginning to end!",
           "Words, voice and face are all glad: take one away and see how far the other two carry the score.",
-          "collins", (95, 15, 270), False, (1.0, 1.0, 1.0), "en-us+f2", 170, 70, "high",
+          "collins", (95, 15, 270), False, (1.0, 1.0, 1.0), 0.95, 1.9,
           {"happy": .35}, .13, 1.0, (0.0, 0.0), 1),
     Story("sad", "Sad: everything agrees",
           "I was really disappointed. The story was boring, and the acting was terrible. What a waste of time.",
           "Words, voice and face are all let down: see how many words can go before the score leaves the negative side.",
-          "hopper", (30, 60, 470), False, (0.97, 0.98, 1.0), "en-us+f4", 145, 28, "low",
+          "hopper", (30, 60, 470), False, (0.97, 0.98, 1.0), 1.4, 1.7,
           {"sad": 1.0}, .09, .4, (6.0, -2.5), 2),
     Story("conflict", "Conflict: glad words, sad face",
           "It is an amazing movie, really wonderful. I loved every minute of it.",
           "The words praise, the voice is flat and the face is sad: compare the score with the words and without them.",
-          "hopper", (80, 88, 375), True, (1.04, 1.0, 0.93), "en-us+f4", 125, 15, "x-low",
+          "hopper", (80, 88, 375), True, (1.04, 1.0, 0.93), 1.3, 1.5,
           {"sad": 1.0}, .08, .35, (6.0, 3.0), 3),
 )
 
@@ -96,13 +94,13 @@ def portrait(story: Story) -> np.ndarray:
 
 def speak(story: Story) -> tuple[np.ndarray, int]:
     """The words as sound: (S,) float32 with a peak of 0.7, and its sample rate."""
-    program = shutil.which("espeak-ng")
+    program = shutil.which("flite")
     if program is None:
-        sys.exit("The voice comes from espeak-ng, which is not installed; run `apt-get install espeak-ng` and try again.")
-    text = f'<speak><prosody range="{story.pitch_range}">{story.transcript}</prosody></speak>'
+        sys.exit("The voice comes from flite, which is not installed; run `apt-get install flite` and try again.")
     with tempfile.TemporaryDirectory() as folder:
         wav = os.path.join(folder, "voice.wav")
-        subprocess.run([program, "-m", "-v", story.voice, "-s", str(story.speed), "-p", str(story.pitch), "-w", wav, text], check=True)
+        subprocess.run([program, "-voice", VOICE, "--setf", f"duration_stretch={story.slowness}", "--setf", f"f0_shift={story.pitch}",
+                        "-t", story.transcript, "-o", wav], check=True)
         with av.open(wav) as container:
             rate = container.streams.audio[0].rate
             sound = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)]) / 32768

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from msademo.backbones.voice import EMOTIONS, load_voice
 from msademo.features.vision import EXPRESSIONS, LANDMARKS, face_track, load_expression, vision_tokens
 from msademo.media import SAMPLE_RATE, load_clip
 
@@ -90,9 +91,15 @@ def test_the_network_reads_the_faces_as_told(opened):
         assert max(mean[name], key=mean[name].get) == "sad"
 
 
+def test_the_network_hears_the_voices_as_told(opened):
+    net = load_voice(ROOT / "checkpoints" / "voice.safetensors").net
+    heard = {name: EMOTIONS[net.evidence(clip.audio).mean(0).argmax()] for name, (clip, track) in opened.items()}
+    assert heard == {"happy.mp4": "happy", "sad.mp4": "sad", "conflict.mp4": "bored"}
+
+
 def test_missing_tools_give_one_sentence(maker, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    with pytest.raises(SystemExit, match="apt-get install espeak-ng"):
+    with pytest.raises(SystemExit, match="apt-get install flite"):
         maker.speak(maker.STORIES[0])
     monkeypatch.setattr(maker, "find_spec", lambda package: None)
     with pytest.raises(SystemExit, match="pip install scikit-image"):
