@@ -16,7 +16,7 @@ VARIANTS = {"both": {}, "without L_attn": {"alpha": 0.0}, "without L_fusion": {"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_shared_arguments(parser, "pgmf_ablation", epochs=8, lr=1e-3)
+    add_shared_arguments(parser, "pgmf_ablation", epochs=3, lr=1e-3)
     parser.set_defaults(out=Path("runs/pgmf_ablation.json"))
     add_student_arguments(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113], help="seeds of the students' weights; --seed fixes the data")

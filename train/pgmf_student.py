@@ -8,7 +8,7 @@ from train.pgmf import add_shared_arguments, add_student_arguments, train_studen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_shared_arguments(parser, "pgmf_student", epochs=8, lr=1e-3)
+    add_shared_arguments(parser, "pgmf_student", epochs=3, lr=1e-3)
     add_student_arguments(parser)
 
 

@@ -14,7 +14,7 @@ from train.prompts import COMPOSITIONS, PromptBook
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_shared_arguments(parser, "pgmf_teacher", epochs=8, lr=5e-4)
+    add_shared_arguments(parser, "pgmf_teacher", epochs=3, lr=3e-4)
     parser.add_argument("--without-prompt", action="store_true", help="the same depth with plain attention; give another --out and --work")
 
 
