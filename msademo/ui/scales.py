@@ -10,7 +10,7 @@ from msademo.options import MODELS
 from msademo.results import CLASSES, ClipResult, Prediction, class_of
 from msademo.ui.figures import change_sentence, signed
 
-ABOUT = {"pglh": "fills in what is missing, then decides", "pgmf-student": "learnt from the teacher, is told nothing",
+ABOUT = {"pglh": "learnt by rebuilding what is missing", "pgmf-student": "learnt from the teacher, is told nothing",
          "pgmf-teacher": "is told about the clip in words"}
 UNTOLD = "is told nothing now"
 
