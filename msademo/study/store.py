@@ -59,6 +59,19 @@ def _why(error: sqlite3.DatabaseError) -> str:
     return UNWRITABLE if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) else DAMAGED
 
 
+def _set_up(db: sqlite3.Connection) -> None:
+    """Make the tables. SQLite does not wait by itself where the way of writing changes and another process looks into the new file as well."""
+    until = time.monotonic() + WAIT_S
+    while True:
+        try:
+            db.executescript(f"pragma journal_mode=wal; {SCHEMA} pragma user_version={VERSION};")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
 def unwritable(error: OSError) -> InputError:
     """One sentence on a folder that cannot be written, or whose disk is full."""
     return InputError(FULL if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else UNWRITABLE)
@@ -167,7 +180,7 @@ class Store:
             if version > VERSION:                       # its tables may mean something else
                 raise InputError(NEWER)
             if version != VERSION:
-                db.executescript(f"pragma journal_mode=wal; {SCHEMA} pragma user_version={VERSION};")
+                _set_up(db)
             with db:
                 yield db
         except sqlite3.IntegrityError as error:
