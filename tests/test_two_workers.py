@@ -1,6 +1,5 @@
 """What several processes of the page do at the same time in one folder of runs; a killed one is in test_study_runner.py."""
 
-import sqlite3
 import threading
 
 import pytest
@@ -12,11 +11,16 @@ from msademo.study.store import Store
 
 
 def test_all_may_start_at_once_in_an_empty_folder(tmp_path):
-    """Each store stands for a process: it shares nothing with the others but the file."""
+    """Each store stands for a process: it shares nothing with the others but the file. Many times over, for they must meet at the very start."""
+    for number in range(40):
+        start_at_once(tmp_path / f"{number}")
+
+
+def start_at_once(folder):
     ready, failed, made = threading.Barrier(6), [], []
 
     def work():
-        store = Store(tmp_path / "runs")
+        store = Store(folder)
         ready.wait()
         try:
             run_id = store.create(OWNER, a_set(4), Plan(), SHA, "a run")
@@ -33,19 +37,7 @@ def test_all_may_start_at_once_in_an_empty_folder(tmp_path):
     for thread in threads:
         thread.join(60)
     assert not failed and len(made) == 6
-    assert [run.done for run in Store(tmp_path / "runs").runs(OWNER)] == [4] * 6
-
-
-def test_the_first_waits_for_one_who_looks_into_the_new_file(tmp_path):
-    looking = sqlite3.connect(tmp_path / "study.sqlite", check_same_thread=False)
-    looking.execute("begin")
-    looking.execute("select count(*) from sqlite_master").fetchall()        # keeps the file from changing its way of writing
-    leaves = threading.Timer(0.4, looking.close)
-    leaves.start()
-    try:
-        assert Store(tmp_path).create(OWNER, a_set(4), Plan(), SHA, "a run")
-    finally:
-        leaves.join()
+    assert [run.done for run in Store(folder).runs(OWNER)] == [4] * 6
 
 
 def test_of_two_uploads_of_one_set_the_first_stays(tmp_path):
