@@ -28,7 +28,7 @@ from puppet import Pose, Puppet
 HERE = Path(__file__).resolve().parent
 WIDTH, HEIGHT, FPS = 480, 360, 25
 LEAD, TAIL = 0.35, 0.55         # seconds of silence before and after the words
-VOICE = "awb"                   # of flite's the one whose sentences rise and fall most; its pitch is brought to a woman's
+VOICE = "awb"                   # the only one of flite's that our voice network heard as happy at any pace and pitch tried; brought to a woman's pitch
 CAPTION = "animated photo, synthetic voice"
 PORTRAITS = {"collins": ("skimage", "data/astronaut.png", "scikit-image"),
              "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "matplotlib")}

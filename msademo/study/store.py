@@ -51,23 +51,28 @@ DAMAGED = "The store of runs is damaged (study.sqlite in the folder MSADEMO_DATA
 NEWER = "The store of runs was written by a newer version of this program; use that version, or set MSADEMO_DATA to another folder."
 
 
+def _code(error: sqlite3.DatabaseError) -> int:
+    """SQLite's code, without the details of what kind of input or output failed."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def _why(error: sqlite3.DatabaseError) -> str:
     """What to tell of SQLite's error. Only a file that is really damaged is one to move away: a full disk is no reason to lose runs."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF         # without the details of what kind of input or output failed
+    code = _code(error)
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM):
         return FULL
     return UNWRITABLE if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) else DAMAGED
 
 
 def _set_up(db: sqlite3.Connection) -> None:
-    """Make the tables. SQLite does not wait by itself where the way of writing changes and another process looks into the new file as well."""
+    """Make the tables. Where two processes change the way of writing at once, SQLite tells one of them at once that the file is busy."""
     until = time.monotonic() + WAIT_S
     while True:
         try:
             db.executescript(f"pragma journal_mode=wal; {SCHEMA} pragma user_version={VERSION};")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.01)
 
